@@ -1,0 +1,466 @@
+"""The etcd v3 JSON messages, as the gateway spells them: the one place the store and the client share.
+
+Place in the house   client -> wire <- store's api
+Takes                bytes from a socket, or values to send
+Gives                frozen Structs; bytes ready for a socket
+Never                opens a socket, knows a revision's meaning, or imports anything else of ours
+
+The proto3 JSON mapping in four rules, all of which live here and nowhere else:
+
+* a 64-bit integer is written as a decimal string, and read from a string or a number (`Int64`);
+* bytes are padded standard base64 (msgspec's own mapping);
+* a zero value is left out, and a missing or null field reads as zero;
+* a request may spell a field `range_end` or `rangeEnd`.
+"""
+
+import json
+import re
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+M = TypeVar("M")
+
+
+class Int64(int):
+    """A 64-bit integer: a decimal string in JSON, an ordinary int everywhere else."""
+
+    __slots__ = ()
+
+
+ZERO = Int64(0)
+
+
+def int64(number: int) -> Int64:
+    """`number` for a message. Zero is always the same object, which is how the encoder leaves it out."""
+    return Int64(number) if number else ZERO
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A message of the API; unknown fields are ignored, zero fields are not written."""
+
+
+# --- common -------------------------------------------------------------------------------------
+
+
+class ResponseHeader(Message):
+    cluster_id: Int64 = ZERO
+    member_id: Int64 = ZERO
+    revision: Int64 = ZERO
+    raft_term: Int64 = ZERO
+
+
+NO_HEADER = ResponseHeader()
+
+
+class Response(Message):
+    header: ResponseHeader | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def revision(self) -> int:
+        """The store's revision when it answered; 0 where the API leaves it out."""
+        return self.header.revision if isinstance(self.header, ResponseHeader) else 0
+
+
+class KeyValue(Message):
+    key: bytes = b""
+    create_revision: Int64 = ZERO
+    mod_revision: Int64 = ZERO
+    version: Int64 = ZERO
+    value: bytes = b""
+    lease: Int64 = ZERO
+
+
+class ErrorBody(Message):
+    """The body of every answer that is not a 200."""
+
+    error: str = ""
+    code: int = 0
+    message: str = ""
+
+
+# --- kv -----------------------------------------------------------------------------------------
+
+SortOrder = Literal["NONE", "ASCEND", "DESCEND", 0, 1, 2]
+SortTarget = Literal["KEY", "VERSION", "CREATE", "MOD", "VALUE", 0, 1, 2, 3, 4]
+CompareResult = Literal["EQUAL", "GREATER", "LESS", "NOT_EQUAL", 0, 1, 2, 3]
+CompareTarget = Literal["VERSION", "CREATE", "MOD", "VALUE", "LEASE", 0, 1, 2, 3, 4]
+
+
+class RangeRequest(Message):
+    """POST /v3/kv/range."""
+
+    key: bytes = b""
+    range_end: bytes = b""
+    limit: Int64 = ZERO
+    revision: Int64 = ZERO
+    sort_order: SortOrder = "NONE"
+    sort_target: SortTarget = "KEY"
+    serializable: bool = False
+    keys_only: bool = False
+    count_only: bool = False
+    min_mod_revision: Int64 = ZERO
+    max_mod_revision: Int64 = ZERO
+    min_create_revision: Int64 = ZERO
+    max_create_revision: Int64 = ZERO
+
+
+class RangeResponse(Response):
+    kvs: tuple[KeyValue, ...] = ()
+    more: bool = False
+    count: Int64 = ZERO
+
+
+class PutRequest(Message):
+    """POST /v3/kv/put."""
+
+    key: bytes = b""
+    value: bytes = b""
+    lease: Int64 = ZERO
+    prev_kv: bool = False
+    ignore_value: bool = False
+    ignore_lease: bool = False
+
+
+class PutResponse(Response):
+    prev_kv: KeyValue | None = None
+
+
+class DeleteRangeRequest(Message):
+    """POST /v3/kv/deleterange."""
+
+    key: bytes = b""
+    range_end: bytes = b""
+    prev_kv: bool = False
+
+
+class DeleteRangeResponse(Response):
+    deleted: Int64 = ZERO
+    prev_kvs: tuple[KeyValue, ...] = ()
+
+
+class Compare(Message):
+    """One condition of a txn. The operand's field is the one `target` names; missing means zero."""
+
+    result: CompareResult = "EQUAL"
+    target: CompareTarget = "VERSION"
+    key: bytes = b""
+    version: Int64 = ZERO
+    create_revision: Int64 = ZERO
+    mod_revision: Int64 = ZERO
+    value: bytes = b""
+    lease: Int64 = ZERO
+    range_end: bytes = b""
+
+
+class RequestOp(Message):
+    """Exactly one field is set; none set is refused by the server."""
+
+    request_range: RangeRequest | None = None
+    request_put: PutRequest | None = None
+    request_delete_range: DeleteRangeRequest | None = None
+    request_txn: "TxnRequest | None" = None
+
+
+class TxnRequest(Message):
+    """POST /v3/kv/txn."""
+
+    compare: tuple[Compare, ...] = ()
+    success: tuple[RequestOp, ...] = ()
+    failure: tuple[RequestOp, ...] = ()
+
+
+class ResponseOp(Message):
+    response_range: RangeResponse | None = None
+    response_put: PutResponse | None = None
+    response_delete_range: DeleteRangeResponse | None = None
+    response_txn: "TxnResponse | None" = None
+
+
+class TxnResponse(Response):
+    succeeded: bool = False
+    responses: tuple[ResponseOp, ...] = ()
+
+
+class CompactionRequest(Message):
+    """POST /v3/kv/compaction."""
+
+    revision: Int64 = ZERO
+    physical: bool = False
+
+
+class CompactionResponse(Response):
+    pass
+
+
+# --- watch --------------------------------------------------------------------------------------
+
+FilterType = Literal["NOPUT", "NODELETE", 0, 1]
+
+
+class WatchCreateRequest(Message):
+    key: bytes = b""
+    range_end: bytes = b""
+    start_revision: Int64 = ZERO
+    progress_notify: bool = False
+    filters: tuple[FilterType, ...] = ()
+    prev_kv: bool = False
+    watch_id: Int64 = ZERO
+    fragment: bool = False
+
+
+class WatchCancelRequest(Message):
+    watch_id: Int64 = ZERO
+
+
+class WatchProgressRequest(Message):
+    pass
+
+
+class WatchRequest(Message):
+    """POST /v3/watch: the body is a stream of these."""
+
+    create_request: WatchCreateRequest | None = None
+    cancel_request: WatchCancelRequest | None = None
+    progress_request: WatchProgressRequest | None = None
+
+
+class Event(Message):
+    """A change of one key; a DELETE carries only the key and the revision of its removal."""
+
+    type: Literal["PUT", "DELETE"] = "PUT"
+    kv: KeyValue | None = None
+    prev_kv: KeyValue | None = None
+
+
+class WatchResponse(Response):
+    watch_id: Int64 = ZERO
+    created: bool = False
+    canceled: bool = False
+    compact_revision: Int64 = ZERO
+    cancel_reason: str = ""
+    fragment: bool = False
+    events: tuple[Event, ...] = ()
+
+
+class StreamError(Message):
+    grpc_code: int = 0
+    http_code: int = 0
+    message: str = ""
+    http_status: str = ""
+    code: int = 0
+
+
+# --- lease --------------------------------------------------------------------------------------
+
+
+class LeaseGrantRequest(Message):
+    """POST /v3/lease/grant. TTL in seconds; ID 0 lets the server choose."""
+
+    TTL: Int64 = ZERO
+    ID: Int64 = ZERO
+
+
+class LeaseGrantResponse(Response):
+    ID: Int64 = ZERO
+    TTL: Int64 = ZERO
+    error: str = ""
+
+
+class LeaseRevokeRequest(Message):
+    ID: Int64 = ZERO
+
+
+class LeaseRevokeResponse(Response):
+    pass
+
+
+class LeaseKeepAliveRequest(Message):
+    ID: Int64 = ZERO
+
+
+class LeaseKeepAliveResponse(Response):
+    """TTL in seconds; 0 means the lease is gone."""
+
+    ID: Int64 = ZERO
+    TTL: Int64 = ZERO
+
+
+class LeaseTimeToLiveRequest(Message):
+    ID: Int64 = ZERO
+    keys: bool = False
+
+
+class LeaseTimeToLiveResponse(Response):
+    """TTL in whole seconds left; -1 for a lease that does not exist."""
+
+    ID: Int64 = ZERO
+    TTL: Int64 = ZERO
+    grantedTTL: Int64 = ZERO
+    keys: tuple[bytes, ...] = ()
+
+
+class LeaseLeasesRequest(Message):
+    pass
+
+
+class LeaseStatus(Message):
+    ID: Int64 = ZERO
+
+
+class LeaseLeasesResponse(Response):
+    leases: tuple[LeaseStatus, ...] = ()
+
+
+# --- cluster and maintenance --------------------------------------------------------------------
+
+
+class Member(Message):
+    ID: Int64 = ZERO
+    name: str = ""
+    peerURLs: tuple[str, ...] = ()
+    clientURLs: tuple[str, ...] = ()
+    isLearner: bool = False
+
+
+class MemberListRequest(Message):
+    linearizable: bool = False
+
+
+class MemberListResponse(Response):
+    members: tuple[Member, ...] = ()
+
+
+class StatusRequest(Message):
+    pass
+
+
+class StatusResponse(Response):
+    version: str = ""
+    dbSize: Int64 = ZERO
+    leader: Int64 = ZERO
+    raftIndex: Int64 = ZERO
+    raftTerm: Int64 = ZERO
+    raftAppliedIndex: Int64 = ZERO
+    errors: tuple[str, ...] = ()
+    dbSizeInUse: Int64 = ZERO
+    isLearner: bool = False
+
+
+class VersionResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """GET /version. Clients parse both as three integers separated by dots."""
+
+    etcdserver: str
+    etcdcluster: str
+
+
+class HealthResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """GET /health. `health` is a string, as etcd has it."""
+
+    health: Literal["true", "false"]
+    reason: str = ""
+
+
+# --- bytes --------------------------------------------------------------------------------------
+
+
+def _encode_hook(value: object) -> str:
+    if isinstance(value, Int64):
+        return str(int(value))
+    raise NotImplementedError(f"{type(value).__name__} has no JSON form")
+
+
+def _decode_hook(kind: type, value: object) -> object:
+    if kind is not Int64:
+        raise NotImplementedError(f"{kind.__name__} has no JSON form")
+    if isinstance(value, str):
+        return int64(int(value))
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int64(value)
+    raise ValueError(f"expected a 64-bit integer, got {value!r}")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_encode_hook)
+_decoders: dict[type, msgspec.json.Decoder[Any]] = {}
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """The JSON of `message`, without a newline."""
+    return _encoder.encode(message)
+
+
+def stream_line(message: msgspec.Struct) -> bytes:
+    """One message of a stream: `{"result": …}` and a newline, to be sent as one HTTP chunk."""
+    return b'{"result":' + _encoder.encode(message) + b"}\n"
+
+
+def decode(body: bytes, kind: type[M]) -> M:
+    """Read an answer of the server.
+
+    Raises msgspec.ValidationError for JSON of another shape, msgspec.DecodeError for what is not JSON.
+    """
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders[kind] = msgspec.json.Decoder(kind, dec_hook=_decode_hook)
+    return decoder.decode(body)  # type: ignore[no-any-return]
+
+
+_CAMEL_FIELD = re.compile(rb'"[a-z]+[A-Z]\w*"\s*:')
+
+
+def decode_request(body: bytes, kind: type[M]) -> M:
+    """Read a request as leniently as etcd's gateway does: rangeEnd for range_end, null for zero,
+    an empty body for an empty message, whatever follows the first object ignored.
+
+    Raises msgspec.DecodeError (of which msgspec.ValidationError is one) with the reason.
+    """
+    if not _CAMEL_FIELD.search(body):
+        try:
+            return decode(body or b"{}", kind)
+        except msgspec.DecodeError:
+            pass  # null fields and trailing bytes are rare: the lenient reading below decides
+    return convert_request(_first_object(body), kind)
+
+
+def convert_request(document: Any, kind: type[M]) -> M:
+    """The lenient reading of one parsed JSON document. Raises msgspec.ValidationError."""
+    return msgspec.convert(_proto_names(document), kind, dec_hook=_decode_hook)
+
+
+def _first_object(body: bytes) -> Any:
+    try:
+        document, _ = json.JSONDecoder().raw_decode(body.decode().lstrip() or "{}")
+    except (ValueError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from None
+    return document
+
+
+def _proto_names(document: Any) -> Any:
+    match document:
+        case dict():
+            return {
+                _PROTO_NAME.get(name, name): _proto_names(value)
+                for name, value in document.items()
+                if value is not None
+            }
+        case list():
+            return [_proto_names(item) for item in document]
+        case _:
+            return document
+
+
+def _camel(name: str) -> str:
+    head, *tail = name.split("_")
+    return head + "".join(part.capitalize() for part in tail)
+
+
+def _requests(kind: type) -> list[type]:
+    return [kind, *(found for child in kind.__subclasses__() for found in _requests(child))]
+
+
+_PROTO_NAME = {
+    _camel(name): name
+    for message in _requests(Message)
+    for name in message.__struct_fields__
+    if "_" in name
+}

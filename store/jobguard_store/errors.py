@@ -1,0 +1,126 @@
+"""What a node refuses on purpose, named for what the caller does next.
+
+Place in the house   everything in the store may raise these; api/server.py alone turns them into a status
+Never                imports anything of ours
+
+The texts are etcd's, to the letter: clients compare them. Anything that is not a StoreError is a bug, and
+ends the process: a restart from the durable log is the repair.
+"""
+
+
+class StoreError(Exception):
+    """A definite answer: what was asked did not happen and will not."""
+
+    text = ""
+
+    def __init__(self, text: str | None = None) -> None:
+        super().__init__(text or self.text)
+
+
+class InvalidRequest(StoreError):
+    """The request can never succeed as it stands."""
+
+
+class KeyNotProvided(InvalidRequest):
+    text = "etcdserver: key is not provided"
+
+
+class KeyNotFound(InvalidRequest):
+    """ignore_value or ignore_lease on a key that is not there; also an empty op of a txn."""
+
+    text = "etcdserver: key not found"
+
+
+class ValueProvided(InvalidRequest):
+    text = "etcdserver: value is provided"
+
+
+class LeaseProvided(InvalidRequest):
+    text = "etcdserver: lease is provided"
+
+
+class TooManyOps(InvalidRequest):
+    text = "etcdserver: too many operations in txn request"
+
+
+class DuplicateKey(InvalidRequest):
+    text = "etcdserver: duplicate key given in txn request"
+
+
+class InvalidSortOption(InvalidRequest):
+    text = "etcdserver: invalid sort option"
+
+
+class RequestTooLarge(InvalidRequest):
+    text = "etcdserver: request is too large"
+
+
+class LeaseNotFound(StoreError):
+    text = "etcdserver: requested lease not found"
+
+
+class MemberNotFound(StoreError):
+    text = "etcdserver: member not found"
+
+
+class LeaseExists(StoreError):
+    text = "etcdserver: lease already exists"
+
+
+class LeaseTTLTooLarge(StoreError):
+    text = "etcdserver: too large lease TTL"
+
+
+class Compacted(StoreError):
+    """The revision asked for is gone; a watcher must range again from `compact_revision`."""
+
+    text = "etcdserver: mvcc: required revision has been compacted"
+
+    def __init__(self, compact_revision: int = 0) -> None:
+        super().__init__()
+        self.compact_revision = compact_revision
+
+
+class FutureRevision(StoreError):
+    text = "etcdserver: mvcc: required revision is a future revision"
+
+
+class TooManyRequests(StoreError):
+    text = "etcdserver: too many requests"
+
+
+class NoLeader(StoreError):
+    """No leader is known; nothing was proposed, so asking another node or again is safe."""
+
+    text = "etcdserver: no leader"
+
+
+class LeaderChanged(StoreError):
+    """The leader refused before appending; nothing was proposed. Only ever a definite refusal."""
+
+    text = "etcdserver: leader changed"
+
+
+class ServerStopped(StoreError):
+    text = "etcdserver: server stopped"
+
+
+class OutcomeUnknown(Exception):
+    """The request may or may not have happened; deliberately not a StoreError (no definite answer)."""
+
+
+class RequestTimedOut(OutcomeUnknown):
+    def __init__(self, text: str = "etcdserver: request timed out") -> None:
+        super().__init__(text)
+
+
+class StartupError(Exception):
+    """The node cannot start; the message is the one sentence its operator reads."""
+
+
+class DatabaseDamaged(StartupError):
+    """The node's file cannot be read as it was written."""
+
+
+class DatabaseNewer(StartupError):
+    """The node's file was written by a newer build."""
