@@ -107,7 +107,7 @@ class Node:
 
     @classmethod
     async def start(cls, config: NodeConfig) -> Node:
-        """Open the file, join the peers and begin to tick. Raises StartupError. Does not wait for a leader."""
+        """Open the file, join the peers and begin to tick. Raises StartupError. Waits for no leader."""
         raise NotImplementedError
 
     async def stop(self) -> None:

@@ -1,0 +1,189 @@
+"""What an operator may say to a node, under etcd's flag names, checked before anything is opened.
+
+Place in the house   __main__ -> config -> node, api.server
+Takes                strings, as the command line and the environment give them
+Gives                one frozen NodeConfig, or a StartupError of one sentence
+Never                reads the environment or opens anything
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from jobguard_store.errors import StartupError
+
+DEFAULT_NAME = "default"
+DEFAULT_CLIENT_URL = "http://127.0.0.1:2379"
+DEFAULT_PEER_URL = "http://127.0.0.1:2380"
+DEFAULT_TOKEN = "etcd-cluster"
+HEARTBEAT_INTERVAL_MS = 100
+ELECTION_TIMEOUT_MS = 1000
+ELECTION_TIMEOUT_MS_MAX = 50_000
+# Below five heartbeats a single late packet would depose a healthy leader (etcd draws the same line).
+HEARTBEATS_PER_ELECTION_MIN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen or dial: a URL's host and port."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Voter:
+    """One member of the initial cluster: its name and where its peers reach it."""
+
+    name: str
+    peer_urls: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """Everything a node is told; the rest it knows from its file."""
+
+    name: str = DEFAULT_NAME
+    data_dir: Path = Path(f"{DEFAULT_NAME}.jobguard")
+    listen_client_urls: tuple[str, ...] = (DEFAULT_CLIENT_URL,)
+    advertise_client_urls: tuple[str, ...] = (DEFAULT_CLIENT_URL,)
+    listen_peer_urls: tuple[str, ...] = (DEFAULT_PEER_URL,)
+    initial_advertise_peer_urls: tuple[str, ...] = (DEFAULT_PEER_URL,)
+    initial_cluster: tuple[Voter, ...] = (Voter(DEFAULT_NAME, (DEFAULT_PEER_URL,)),)
+    initial_cluster_token: str = DEFAULT_TOKEN
+    heartbeat_interval_ms: int = HEARTBEAT_INTERVAL_MS
+    election_timeout_ms: int = ELECTION_TIMEOUT_MS
+
+    @property
+    def database_path(self) -> Path:
+        return self.data_dir / "node.sqlite"
+
+    @property
+    def heartbeat_s(self) -> float:
+        return self.heartbeat_interval_ms / 1000
+
+    @property
+    def election_s(self) -> float:
+        return self.election_timeout_ms / 1000
+
+    @property
+    def election_ticks(self) -> int:
+        return self.election_timeout_ms // self.heartbeat_interval_ms
+
+    @classmethod
+    def from_flags(
+        cls,
+        *,
+        name: str = DEFAULT_NAME,
+        data_dir: str | Path | None = None,
+        listen_client_urls: str = DEFAULT_CLIENT_URL,
+        advertise_client_urls: str | None = None,
+        listen_peer_urls: str = DEFAULT_PEER_URL,
+        initial_advertise_peer_urls: str | None = None,
+        initial_cluster: str | None = None,
+        initial_cluster_token: str = DEFAULT_TOKEN,
+        heartbeat_interval: int = HEARTBEAT_INTERVAL_MS,
+        election_timeout: int = ELECTION_TIMEOUT_MS,
+    ) -> NodeConfig:
+        """The flags as given; what is left out follows from what is not, as in etcd."""
+        if not name or any(mark in name for mark in "=,/"):
+            raise StartupError(f"--name {name!r} must not be empty or contain '=', ',' or '/'.")
+        listen_peers = parse_urls("--listen-peer-urls", listen_peer_urls)
+        listen_clients = parse_urls("--listen-client-urls", listen_client_urls)
+        peers = parse_urls("--initial-advertise-peer-urls", initial_advertise_peer_urls or listen_peer_urls)
+        voters = (Voter(name, peers),) if initial_cluster is None else parse_cluster(initial_cluster)
+        _check_own_voter(name, peers, voters, advertised=initial_advertise_peer_urls is not None)
+        _check_timing(heartbeat_interval, election_timeout)
+        own = next(voter for voter in voters if voter.name == name)
+        return cls(
+            name=name,
+            data_dir=Path(data_dir) if data_dir is not None else Path(f"{name}.jobguard"),
+            listen_client_urls=listen_clients,
+            advertise_client_urls=(
+                parse_urls("--advertise-client-urls", advertise_client_urls)
+                if advertise_client_urls is not None
+                else listen_clients
+            ),
+            listen_peer_urls=listen_peers,
+            initial_advertise_peer_urls=own.peer_urls,
+            initial_cluster=voters,
+            initial_cluster_token=initial_cluster_token,
+            heartbeat_interval_ms=heartbeat_interval,
+            election_timeout_ms=election_timeout,
+        )
+
+
+def address(url: str) -> Address:
+    """Host and port of a URL that has been checked already."""
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    return Address(parts.hostname, parts.port)
+
+
+def parse_urls(flag: str, text: str) -> tuple[str, ...]:
+    """Comma-separated `http://host:port` URLs; the flag is named in the refusal."""
+    urls = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not urls:
+        raise StartupError(f"{flag} needs at least one URL such as {DEFAULT_CLIENT_URL}.")
+    for url in urls:
+        _check_url(flag, url)
+    return tuple(url.rstrip("/") for url in urls)
+
+
+def parse_cluster(text: str) -> tuple[Voter, ...]:
+    """`name=url,name=url`; a name given twice has two URLs."""
+    urls: dict[str, list[str]] = {}
+    for part in (part.strip() for part in text.split(",")):
+        name, equals, url = part.partition("=")
+        if not equals or not name:
+            raise StartupError(f"--initial-cluster {part!r} is not of the form name=http://host:port.")
+        _check_url("--initial-cluster", url)
+        urls.setdefault(name, []).append(url.rstrip("/"))
+    taken = [url for each in urls.values() for url in each]
+    twice = next((url for url in taken if taken.count(url) > 1), None)
+    if twice is not None:
+        raise StartupError(
+            f"--initial-cluster names {twice} twice; every member needs a peer URL of its own."
+        )
+    return tuple(Voter(name, tuple(sorted(each))) for name, each in sorted(urls.items()))
+
+
+def _check_url(flag: str, url: str) -> None:
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    if parts.scheme == "https":
+        raise StartupError(f"{flag} {url!r}: https is not supported yet, use http.")
+    if parts.scheme != "http" or not parts.hostname or port is None or parts.path not in ("", "/"):
+        raise StartupError(f"{flag} {url!r} is not a URL of the form http://host:port.")
+
+
+def _check_own_voter(
+    name: str, peer_urls: tuple[str, ...], voters: tuple[Voter, ...], *, advertised: bool
+) -> None:
+    own = next((voter for voter in voters if voter.name == name), None)
+    if own is None:
+        known = ", ".join(voter.name for voter in voters)
+        raise StartupError(f"--name {name!r} is not in --initial-cluster, which names {known}.")
+    if advertised and own.peer_urls != tuple(sorted(peer_urls)):
+        raise StartupError(
+            f"--initial-advertise-peer-urls {','.join(peer_urls)} differs from what --initial-cluster "
+            f"says of {name!r}: {','.join(own.peer_urls)}."
+        )
+
+
+def _check_timing(heartbeat_ms: int, election_ms: int) -> None:
+    if heartbeat_ms <= 0:
+        raise StartupError(f"--heartbeat-interval {heartbeat_ms} must be at least 1 millisecond.")
+    if election_ms < HEARTBEATS_PER_ELECTION_MIN * heartbeat_ms:
+        raise StartupError(
+            f"--election-timeout {election_ms} must be at least {HEARTBEATS_PER_ELECTION_MIN} times "
+            f"--heartbeat-interval {heartbeat_ms}."
+        )
+    if election_ms > ELECTION_TIMEOUT_MS_MAX:
+        raise StartupError(f"--election-timeout {election_ms} must be at most {ELECTION_TIMEOUT_MS_MAX}.")
