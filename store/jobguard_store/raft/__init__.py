@@ -1,0 +1,53 @@
+"""Raft as a plain object: messages, ticks and proposals in, a Ready out.
+
+Place in the house   node, transport, storage  ->  raft
+Never                reads a clock, opens anything, awaits, or draws its own randomness
+"""
+
+from jobguard_store.raft.core import NotLeader, Raft, Role
+from jobguard_store.raft.messages import (
+    MESSAGES,
+    NOTHING,
+    AppendEntries,
+    AppendRefusal,
+    AppendReply,
+    Commit,
+    Entry,
+    EntryId,
+    EntryKind,
+    HardState,
+    Heartbeat,
+    HeartbeatReply,
+    Message,
+    PreVote,
+    PreVoteRequest,
+    ReadReady,
+    Ready,
+    Vote,
+    VoteRequest,
+)
+
+__all__ = [
+    "MESSAGES",
+    "NOTHING",
+    "AppendEntries",
+    "AppendRefusal",
+    "AppendReply",
+    "Commit",
+    "Entry",
+    "EntryId",
+    "EntryKind",
+    "HardState",
+    "Heartbeat",
+    "HeartbeatReply",
+    "Message",
+    "NotLeader",
+    "PreVote",
+    "PreVoteRequest",
+    "Raft",
+    "ReadReady",
+    "Ready",
+    "Role",
+    "Vote",
+    "VoteRequest",
+]
