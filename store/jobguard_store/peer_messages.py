@@ -1,0 +1,106 @@
+"""What nodes say to each other besides Raft: who they are, commands handed on, questions to a leader.
+
+Place in the house   node, reads, proposals, transport -> peer_messages
+Never                changes the code of a message: both builds of a rolling upgrade read them
+
+All of these may be lost. Questions are harmless to repeat and are repeated; a Forward never is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from jobguard_store.raft.messages import MESSAGES, Message
+
+REFUSED = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """First frame of a connection, from the one who dialled. `incarnation` names the sender's disk."""
+
+    cluster_id: int
+    sender: int
+    to: int
+    incarnation: int
+    name: str
+    client_urls: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Welcome:
+    """The connection may be used."""
+
+    sender: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unwelcome:
+    """The connection is closed after this; `fatal` says that asking again can never help."""
+
+    reason: str
+    fatal: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forward:
+    """Commands for the leader of `term`, and for no other term.
+
+    The fence on the term is what makes a lost leader's commands answerable: once an entry of a newer
+    term is applied, a command sent to an older term that was not applied before it never will be.
+    """
+
+    sender: int
+    to: int
+    term: int
+    sequences: tuple[int, ...]
+    commands: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardRefused:
+    """None of these was appended, and none will be."""
+
+    sender: int
+    to: int
+    sequences: tuple[int, ...]
+
+
+class Question(IntEnum):
+    BARRIER = 0
+    RENEW = 1
+    REMAINING = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """A question the leader answers after a ReadIndex round begun once it has arrived there."""
+
+    sender: int
+    to: int
+    context: int
+    question: Question
+    lease_id: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """`index`: what the asker must have applied before it may use the rest; REFUSED from a non-leader."""
+
+    sender: int
+    to: int
+    context: int
+    index: int
+    remaining: int = 0
+    granted: int = 0
+
+
+PeerMessage = Message | Forward | ForwardRefused | Ask | Told
+
+# Type codes on the wire: Raft's own from 0, ours from 64, the handshake's from 128. Only ever added to.
+CODES: dict[int, type] = {
+    **dict(enumerate(MESSAGES)),
+    **dict(enumerate((Forward, ForwardRefused, Ask, Told), start=64)),
+    **dict(enumerate((Hello, Welcome, Unwelcome), start=128)),
+}

@@ -1,0 +1,351 @@
+"""Streams between peers: post messages, accept messages; any may be lost, none is reordered or altered.
+
+Place in the house   node -> transport -> peer_messages
+Takes                messages to post; a Hello that says who we are
+Gives                on_message for each message of a known peer, on_lost when a peer's connection closes
+Never                retries a message, blocks, or grows a queue without bound
+
+A frame is a 4-byte length (of what follows), a 1-byte type code, and the message as a MessagePack map.
+Each node dials every peer and sends on the connection it dialled; it receives on those it accepted. So
+a direction has one connection, and a restarted peer's new connection simply replaces the old one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import socket
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
+
+import msgspec
+
+from jobguard_store.config import Address
+from jobguard_store.errors import StartupError
+from jobguard_store.peer_messages import CODES, Hello, PeerMessage, Unwelcome, Welcome
+
+log = logging.getLogger("jobguard_store.transport")
+
+FRAME = struct.Struct(">IB")
+LENGTH = struct.Struct(">I")
+FRAME_BYTES_MAX = 64 << 20
+# What may wait for a peer that does not read: Raft's own in-flight window is far below it.
+QUEUED_BYTES_MAX = 32 << 20
+HANDSHAKE_S = 5.0
+BACKOFF_S_MIN = 0.05
+BACKOFF_S_MAX = 1.0
+# A cable pulled leaves a connection "open" for a quarter of an hour of kernel retries; five seconds of
+# unacknowledged data are enough to dial again.
+UNACKNOWLEDGED_MS_MAX = 5000
+
+_codes = {cls: code for code, cls in CODES.items()}
+_decoders: dict[int, msgspec.msgpack.Decoder[Any]] = {
+    code: msgspec.msgpack.Decoder(cls) for code, cls in CODES.items()
+}
+_encoder = msgspec.msgpack.Encoder()
+
+
+class BadFrame(Exception):
+    """What arrived is not of our protocol; the connection is closed, nothing else happens."""
+
+
+class Frames(asyncio.Protocol):
+    """Cuts a byte stream into messages. A chunk usually ends with a frame, so the rest is seldom copied."""
+
+    def __init__(self) -> None:
+        self.stream: asyncio.Transport | None = None
+        self._chunks: list[bytes] = []
+        self._missing = 0  # bytes until the frame that has begun can be whole
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.stream = cast(asyncio.Transport, transport)
+        _close_when_unacknowledged(self.stream)
+
+    def data_received(self, data: bytes) -> None:
+        if self._chunks:
+            self._chunks.append(data)
+            self._missing -= len(data)
+            if self._missing > 0:
+                return
+            data = b"".join(self._chunks)
+        try:
+            rest = self._cut(data)
+        except BadFrame as bad:
+            log.warning("closing a peer connection that sent %s", bad)
+            self.close()
+            return
+        self._chunks = [rest] if rest else []
+
+    def _cut(self, data: bytes) -> bytes:
+        """Hand on the whole frames in `data`; return what is left of it."""
+        view, start, end = memoryview(data), 0, len(data)
+        while end - start >= FRAME.size:
+            length, code = FRAME.unpack_from(view, start)
+            if not 1 <= length <= FRAME_BYTES_MAX:
+                raise BadFrame(f"a frame of {length} bytes")
+            stop = start + LENGTH.size + length
+            if stop > end:
+                self._missing = stop - end
+                return data[start:]
+            self.message_received(decode_frame(code, view[start + FRAME.size : stop]))
+            start = stop
+        self._missing = 1
+        return data[start:]
+
+    def message_received(self, message: Any) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        if self.stream is not None:
+            self.stream.close()
+
+
+def encode_frame(message: object) -> bytes:
+    body = _encoder.encode(message)
+    return FRAME.pack(len(body) + 1, _codes[type(message)]) + body
+
+
+def decode_frame(code: int, body: memoryview) -> Any:
+    decoder = _decoders.get(code)
+    if decoder is None:
+        raise BadFrame(f"a message of unknown type {code}")
+    try:
+        return decoder.decode(body)
+    except msgspec.MsgspecError as error:
+        raise BadFrame(f"a malformed {CODES[code].__name__}: {error}") from None
+
+
+def _close_when_unacknowledged(stream: asyncio.Transport) -> None:
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    sock = stream.get_extra_info("socket")
+    if option is not None and sock is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, option, UNACKNOWLEDGED_MS_MAX)
+
+
+class Inbound(Frames):
+    """A connection a peer dialled: it introduces itself, then only its messages come in."""
+
+    def __init__(self, house: Transport) -> None:
+        super().__init__()
+        self.house = house
+        self.peer: int | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.house.accepted.add(self)
+        asyncio.get_running_loop().call_later(HANDSHAKE_S, self._close_a_stranger)
+
+    def _close_a_stranger(self) -> None:
+        if self.peer is None:
+            self.close()
+
+    def message_received(self, message: Any) -> None:
+        if self.peer is not None:
+            if getattr(message, "sender", None) != self.peer:
+                raise BadFrame(f"a message in the name of another member than {self.peer:x}")
+            self.house.on_message(message)
+            return
+        if not isinstance(message, Hello):
+            raise BadFrame("no introduction")
+        refusal = self.house.introduce(message, self)
+        assert self.stream is not None
+        if refusal is None:
+            self.peer = message.sender
+            self.stream.write(encode_frame(Welcome(sender=self.house.hello.sender)))
+        else:
+            log.warning("refused the peer %r at %s: %s", message.name, _remote(self.stream), refusal.reason)
+            self.stream.write(encode_frame(refusal))
+            self.stream.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.house.inbound_lost(self)
+
+
+class Outbound(Frames):
+    """The connection we dialled: usable once the other side has welcomed us."""
+
+    def __init__(self, hello: Hello) -> None:
+        super().__init__()
+        self._hello = hello
+        self.welcomed: asyncio.Future[Welcome | Unwelcome] = asyncio.get_running_loop().create_future()
+        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        assert self.stream is not None
+        self.stream.write(encode_frame(self._hello))
+
+    def message_received(self, message: Any) -> None:
+        if self.welcomed.done() or not isinstance(message, Welcome | Unwelcome):
+            raise BadFrame("something else than a welcome")
+        self.welcomed.set_result(message)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.lost.done():
+            self.lost.set_result(None)
+        if not self.welcomed.done():
+            self.welcomed.set_result(Unwelcome(reason="the connection closed"))
+
+
+class Peer:
+    """One peer as we send to it: dials for ever, posts while welcomed, drops otherwise."""
+
+    def __init__(self, house: Transport, member_id: int, addresses: tuple[Address, ...]) -> None:
+        self.id = member_id
+        self._house = house
+        self._addresses = addresses
+        self._hello = dataclasses.replace(house.hello, to=member_id)
+        self._stream: asyncio.Transport | None = None
+        self._posted: list[bytes] = []
+        self._posted_bytes = 0
+        self._last_reason = ""
+        self._task = asyncio.get_running_loop().create_task(self._dial_for_ever())
+
+    def post(self, message: PeerMessage) -> bool:
+        """Queue a message for the next flush. False: it was dropped, and certainly not sent."""
+        if self._stream is None:
+            return False
+        frame = encode_frame(message)
+        if self._stream.get_write_buffer_size() + self._posted_bytes + len(frame) > QUEUED_BYTES_MAX:
+            return False
+        self._posted.append(frame)
+        self._posted_bytes += len(frame)
+        return True
+
+    def flush(self) -> None:
+        """One write per turn, however many messages."""
+        if self._posted:
+            if self._stream is not None:
+                self._stream.write(b"".join(self._posted))
+            self._posted, self._posted_bytes = [], 0
+
+    def close(self) -> None:
+        self._task.cancel()
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    async def _dial_for_ever(self) -> None:
+        backoff = BACKOFF_S_MIN
+        while True:
+            for address in self._addresses:
+                if await self._dial(address):
+                    backoff = BACKOFF_S_MIN
+            await asyncio.sleep(backoff)
+            backoff = min(2 * backoff, BACKOFF_S_MAX)
+
+    async def _dial(self, address: Address) -> bool:
+        """One connection's whole life; False when it never came to a welcome."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(HANDSHAKE_S):
+                _, connection = await loop.create_connection(
+                    lambda: Outbound(self._hello), address.host, address.port
+                )
+                welcome = await connection.welcomed
+        except (OSError, TimeoutError):
+            return False
+        if isinstance(welcome, Unwelcome):
+            connection.close()
+            self._refused(welcome)
+            return False
+        self._stream, self._last_reason = connection.stream, ""
+        self._house.on_reachable(self.id)
+        await connection.lost
+        self._stream = None
+        self._house.on_lost(self.id)
+        return True
+
+    def _refused(self, refusal: Unwelcome) -> None:
+        if refusal.reason != self._last_reason:  # the same answer once a second would only fill the log
+            self._last_reason = refusal.reason
+            log.warning("member %x does not talk to us: %s", self.id, refusal.reason)
+        if refusal.fatal:
+            self._house.on_expelled(refusal.reason)
+
+
+class Transport:
+    """All of one node's connections to its peers."""
+
+    def __init__(
+        self,
+        hello: Hello,
+        *,
+        on_message: Callable[[Any], None],
+        on_lost: Callable[[int], None],
+        on_reachable: Callable[[int], None],
+        on_expelled: Callable[[str], None],
+        on_hello: Callable[[Hello], Unwelcome | None],
+    ) -> None:
+        self.hello = hello
+        self.on_message = on_message
+        self.on_lost = on_lost
+        self.on_reachable = on_reachable
+        self.on_expelled = on_expelled
+        self._on_hello = on_hello
+        self._peers: dict[int, Peer] = {}
+        self._inbound: dict[int, Inbound] = {}
+        self.accepted: set[Inbound] = set()
+        self._servers: list[asyncio.Server] = []
+
+    async def listen(self, addresses: Iterable[Address]) -> None:
+        loop = asyncio.get_running_loop()
+        for address in addresses:
+            try:
+                server = await loop.create_server(lambda: Inbound(self), address.host, address.port)
+            except OSError as error:
+                raise StartupError(
+                    f"cannot listen for peers on {address.host}:{address.port}: {error.strerror or error}."
+                ) from None
+            self._servers.append(server)
+
+    def dial(self, peers: Mapping[int, tuple[Address, ...]]) -> None:
+        self._peers = {member: Peer(self, member, addresses) for member, addresses in peers.items()}
+
+    def post(self, message: PeerMessage) -> bool:
+        return self._peers[message.to].post(message)
+
+    def flush(self) -> None:
+        for peer in self._peers.values():
+            peer.flush()
+
+    def introduce(self, hello: Hello, connection: Inbound) -> Unwelcome | None:
+        """Whether the one who dialled is the peer it must be; a refusal says why not."""
+        ours = self.hello
+        if hello.cluster_id != ours.cluster_id:
+            return Unwelcome(reason=f"cluster id {hello.cluster_id:x} is not ours, {ours.cluster_id:x}")
+        if hello.to != ours.sender:
+            return Unwelcome(reason=f"it looks for member {hello.to:x}, this is {ours.sender:x}")
+        if hello.sender not in self._peers:
+            return Unwelcome(reason=f"member id {hello.sender:x} is not of this cluster")
+        refusal = self._on_hello(hello)
+        if refusal is None:
+            older = self._inbound.get(hello.sender)
+            self._inbound[hello.sender] = connection
+            if older is not None:
+                older.close()
+        return refusal
+
+    def inbound_lost(self, connection: Inbound) -> None:
+        self.accepted.discard(connection)
+        peer = connection.peer
+        if peer is not None and self._inbound.get(peer) is connection:
+            del self._inbound[peer]
+            self.on_lost(peer)
+
+    def close(self) -> None:
+        for server in self._servers:
+            server.close()
+        for peer in self._peers.values():
+            peer.flush()
+            peer.close()
+        self._inbound.clear()  # so that what closes now is no peer lost
+        for connection in tuple(self.accepted):
+            connection.close()
+
+
+def _remote(stream: asyncio.Transport) -> str:
+    name = stream.get_extra_info("peername")
+    return f"{name[0]}:{name[1]}" if name else "an unknown address"
