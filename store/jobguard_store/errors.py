@@ -124,3 +124,7 @@ class DatabaseDamaged(StartupError):
 
 class DatabaseNewer(StartupError):
     """The node's file was written by a newer build."""
+
+
+class DatabaseInUse(StartupError):
+    """Another process holds the node's file."""

@@ -1,0 +1,193 @@
+"""The commands of the log: what a node proposes, and every node applies.
+
+Place in the house   api -> node.propose -> encode -> log on every disk -> decode -> machine.apply
+Takes                the fields of a request, already validated
+Gives                bytes for a log entry, and the command back from them
+Never                changes the meaning of what an older build wrote
+
+These bytes are a format for ever: logs written today are replayed by every later build. So a struct may gain
+fields at its end, with a default that means what the old bytes meant, and a union may gain members with new
+tags; nothing is ever reordered, removed or given another meaning. A build that meets a tag or a field it does
+not know must stop (`UnknownCommand`): skipping it would leave this node in another state than its peers.
+A new command is therefore proposed only once all members announce that they know it.
+"""
+
+from enum import IntEnum
+from typing import NamedTuple
+
+import msgspec
+
+VERSION = 1
+
+
+class UnknownCommand(Exception):
+    """The bytes are not a command this build knows: damaged, or written by a newer build."""
+
+
+class Origin(NamedTuple):
+    """Whose request this was: the member that answers it, in which of its lives, and which of its waiters."""
+
+    member: int
+    boot: int
+    sequence: int
+
+
+class _Logged(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    """Positional in MessagePack: [tag, field, field, …]. The order of fields is the format."""
+
+
+# --- requests on keys -----------------------------------------------------------------------------
+
+
+class SortOrder(IntEnum):
+    NONE = 0
+    ASCEND = 1
+    DESCEND = 2
+
+
+class SortTarget(IntEnum):
+    KEY = 0
+    VERSION = 1
+    CREATE = 2
+    MOD = 3
+    VALUE = 4
+
+
+class Range(_Logged, frozen=True, tag=1):
+    """Read an interval. `range_end`: empty = the one key; a zero byte = all keys from `key` on."""
+
+    key: bytes
+    range_end: bytes = b""
+    limit: int = 0
+    revision: int = 0
+    sort_order: SortOrder = SortOrder.NONE
+    sort_target: SortTarget = SortTarget.KEY
+    keys_only: bool = False
+    count_only: bool = False
+    min_mod_revision: int = 0
+    max_mod_revision: int = 0
+    min_create_revision: int = 0
+    max_create_revision: int = 0
+
+
+class Put(_Logged, frozen=True, tag=2):
+    key: bytes
+    value: bytes = b""
+    lease: int = 0
+    prev_kv: bool = False
+    ignore_value: bool = False
+    ignore_lease: bool = False
+
+
+class DeleteRange(_Logged, frozen=True, tag=3):
+    key: bytes
+    range_end: bytes = b""
+    prev_kv: bool = False
+
+
+class CompareResult(IntEnum):
+    EQUAL = 0
+    GREATER = 1
+    LESS = 2
+    NOT_EQUAL = 3
+
+
+class CompareTarget(IntEnum):
+    VERSION = 0
+    CREATE = 1
+    MOD = 2
+    VALUE = 3
+    LEASE = 4
+
+
+class Compare(_Logged, frozen=True):
+    """One condition of a txn: every key's `target` stands in relation `result` to the operand.
+
+    The operand is `value` for the target VALUE and `number` for all others.
+    """
+
+    key: bytes
+    range_end: bytes = b""
+    target: CompareTarget = CompareTarget.VERSION
+    result: CompareResult = CompareResult.EQUAL
+    number: int = 0
+    value: bytes = b""
+
+
+class Txn(_Logged, frozen=True, tag=4):
+    """All compares true: `success` runs, otherwise `failure`; at one revision, all of it or nothing."""
+
+    compare: tuple[Compare, ...] = ()
+    success: "tuple[Op, ...]" = ()
+    failure: "tuple[Op, ...]" = ()
+
+
+Op = Range | Put | DeleteRange | Txn
+
+
+# --- leases and upkeep ----------------------------------------------------------------------------
+
+
+class GrantLease(_Logged, frozen=True, tag=5):
+    """`ttl` in seconds, the floor already applied: apply has no configuration to look it up in."""
+
+    id: int
+    ttl: int
+
+
+class RevokeLease(_Logged, frozen=True, tag=6):
+    """A client gives the lease up; its keys go with it."""
+
+    id: int
+
+
+class ExpireLease(_Logged, frozen=True, tag=7):
+    """The leader of `term` saw the lease run out. Counts only in an entry of that very term.
+
+    Otherwise: a leader is paused, a new one renews the lease, the old one wakes up, its expiry is forwarded to
+    the new one, and the lease dies under a holder who was told that it lives.
+    """
+
+    id: int
+    term: int
+
+
+class Compact(_Logged, frozen=True, tag=8):
+    """Forget all states before `revision`."""
+
+    revision: int
+
+
+Command = Put | Txn | DeleteRange | Range | GrantLease | RevokeLease | ExpireLease | Compact
+
+
+# --- bytes ----------------------------------------------------------------------------------------
+
+
+class _Envelope(_Logged, frozen=True):
+    member: int
+    boot: int
+    sequence: int
+    command: Command
+
+
+_HEAD = bytes([VERSION])
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(_Envelope)
+
+
+def encode(origin: Origin, command: Command) -> bytes:
+    """The bytes of a log entry: one byte of format version, then MessagePack."""
+    return _HEAD + _encoder.encode(_Envelope(*origin, command))
+
+
+def decode(data: bytes) -> tuple[Origin, Command]:
+    """Read a log entry back. Raises UnknownCommand."""
+    if data[:1] != _HEAD:
+        found = data[0] if data else "none"
+        raise UnknownCommand(f"command format {found}, this build reads {VERSION}")
+    try:
+        envelope = _decoder.decode(memoryview(data)[1:])
+    except msgspec.DecodeError as error:
+        raise UnknownCommand(str(error)) from error
+    return Origin(envelope.member, envelope.boot, envelope.sequence), envelope.command
