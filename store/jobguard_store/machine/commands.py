@@ -32,7 +32,7 @@ class Origin(NamedTuple):
     sequence: int
 
 
-class _Logged(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+class _Logged(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
     """Positional in MessagePack: [tag, field, field, …]. The order of fields is the format."""
 
 
@@ -144,8 +144,8 @@ class RevokeLease(_Logged, frozen=True, tag=6):
 class ExpireLease(_Logged, frozen=True, tag=7):
     """The leader of `term` saw the lease run out. Counts only in an entry of that very term.
 
-    Otherwise: a leader is paused, a new one renews the lease, the old one wakes up, its expiry is forwarded to
-    the new one, and the lease dies under a holder who was told that it lives.
+    Otherwise: a leader is paused, a new one renews the lease, the old one wakes up, its expiry is forwarded
+    to the new one, and the lease dies under a holder who was told that it lives.
     """
 
     id: int

@@ -17,7 +17,7 @@ from jobguard_store.errors import StoreError
 from jobguard_store.machine.commands import Range
 
 
-class _Value(msgspec.Struct, gc=False):
+class _Value(msgspec.Struct, frozen=True, gc=False):
     pass
 
 
@@ -46,7 +46,7 @@ class ChangeKind(IntEnum):
 
 
 class ChangeEvent(_Value, frozen=True):
-    """What a watcher sees of one change. `previous`: the key's record before this revision, None if absent."""
+    """What a watcher sees of one change. `previous`: the record before this revision, None if absent."""
 
     record: Record
     previous: Record | None
