@@ -1,0 +1,210 @@
+"""The leader's steps in the life of an occurrence: planned, published, found lost, trimmed.
+
+Place in the house   celery.beat, celery.sweep  ->  planning  ->  steps, records
+Takes                the fence of the leader's election, records as they were seen
+Gives                a Transaction per step; the life as a whole is drawn in runs.py
+Never                reads a clock, draws a nonce, or talks to the store
+
+Every step compares the leader's election key: a beat that lost its lead, and does not know it yet, plans,
+publishes and reopens nothing.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+
+from jobguard.records import Attempt, Cursor, Done, Keys, Occurrence, Open, Schedule, decode, encode
+from jobguard.steps import (
+    Deposed,
+    Fence,
+    Moved,
+    Seen,
+    Transaction,
+    Written,
+    absent,
+    delete,
+    delete_prefix,
+    ended,
+    first,
+    get,
+    modified,
+    next_dispatch,
+    put,
+    see,
+    to_done,
+)
+from jobguard.wire import Compare, RequestOp, TxnResponse
+
+
+def install(
+    keys: Keys, fence: Fence, schedule: Schedule, schedule_mod: int, cursor: Cursor, cursor_mod: int
+) -> Transaction[Written | Deposed | Moved[Cursor]]:
+    """Put a definition in force from `cursor` on: a changed schedule owes nothing for the time before."""
+    return Transaction(
+        compare=(
+            fence.holds(),
+            modified(keys.schedule(schedule.job), schedule_mod),
+            modified(keys.cursor(schedule.job), cursor_mod),
+        ),
+        success=(
+            put(keys.schedule(schedule.job), encode(schedule)),
+            put(keys.cursor(schedule.job), encode(cursor)),
+        ),
+        failure=(get(fence.key), get(keys.cursor(schedule.job))),
+        read=lambda answer: _read_cursor(answer, fence, cursor.nonce),
+    )
+
+
+def withdraw(keys: Keys, fence: Fence, job: str, schedule_mod: int) -> Transaction[bool]:
+    """Take a definition out of force. Its cursor stays: the job may come back."""
+    return Transaction(
+        compare=(fence.holds(), modified(keys.schedule(job), schedule_mod)),
+        success=(delete(keys.schedule(job)),),
+        failure=(),
+        read=lambda answer: answer.succeeded,
+    )
+
+
+def plan(
+    keys: Keys, fence: Fence, cursor: Cursor, cursor_mod: int, opens: Sequence[Open], dones: Sequence[Done]
+) -> Transaction[Written | Deposed | Moved[Cursor]]:
+    """Write the occurrences up to `cursor`, each as open or, if it is not to start, as done at once.
+
+    The cursor is compared and advanced with them, so no nominal time is ever planned twice, even by two
+    beats that both believe to lead, or after the history is gone. At most 100 occurrences in one step.
+    """
+    job = opens[0].job if opens else dones[0].job
+    return Transaction(
+        compare=(fence.holds(), modified(keys.cursor(job), cursor_mod)),
+        success=(
+            put(keys.cursor(job), encode(cursor)),
+            *(put(keys.open(each.occurrence), encode(each)) for each in opens),
+            *(put(keys.done(each.occurrence), encode(each)) for each in dones),
+        ),
+        failure=(get(fence.key), get(keys.cursor(job))),
+        read=lambda answer: _read_cursor(answer, fence, cursor.nonce),
+    )
+
+
+def _read_cursor(answer: TxnResponse, fence: Fence, nonce: str) -> Written | Deposed | Moved[Cursor]:
+    if answer.succeeded:
+        return Written(answer.revision)
+    leader, kv = first(answer, 0), first(answer, 1)
+    cursor = decode(kv.value, Cursor) if kv else None
+    if kv and cursor and cursor.nonce == nonce:
+        return Written(kv.mod_revision)
+    if leader is None or leader.create_revision != fence.create_revision:
+        return Deposed()
+    return Moved(cursor)
+
+
+def note(
+    keys: Keys, fence: Fence, seen: Seen[Open], record: Open
+) -> Transaction[Written | Deposed | Moved[Seen[Open]]]:
+    """Change what the leader notes on an occurrence; (n, r) stay, and something else must differ.
+
+    Moved is no harm: a worker claimed, retried or finished meanwhile, and that is what the note was for.
+    """
+    assert (record.n, record.r) == (seen.record.n, seen.record.r)
+    return _leader_writes(keys, fence, seen, record, (), ())
+
+
+def intend(
+    keys: Keys, fence: Fence, seen: Seen[Open], planner: str
+) -> Transaction[Written | Deposed | Moved[Seen[Open]]]:
+    """Say who is about to publish, before it does.
+
+    A leader that dies between this and `mark_published` leaves published = 0 and its nonce: the next one
+    knows that the message *may* be out, and that only guarded workers make a second one harmless.
+    """
+    return note(keys, fence, seen, msgspec.structs.replace(seen.record, planner=planner))
+
+
+def mark_published(
+    keys: Keys, fence: Fence, seen: Seen[Open], at: datetime
+) -> Transaction[Written | Deposed | Moved[Seen[Open]]]:
+    """Note that the broker has taken the message of (n, r)."""
+    count = seen.record.published + 1
+    return note(keys, fence, seen, msgspec.structs.replace(seen.record, published=count, published_at=at))
+
+
+def reopen(
+    keys: Keys, fence: Fence, seen: Seen[Open], *, attempt: Attempt | None, not_before: datetime
+) -> Transaction[Written | Deposed | Moved[Seen[Open]]]:
+    """Attempt n is lost: open n + 1. Only the leader does, and only while nothing is active.
+
+    Whoever held n has lost its lease or gave the claim up; its token is refused from here on, because
+    `active` is gone and comes back only with a larger create_revision.
+    """
+    record = next_dispatch(seen.record, lost=seen.record.lost + 1, not_before=not_before)
+    also = ended(keys, seen.record.occurrence, attempt)
+    return _leader_writes(keys, fence, seen, record, also, (absent(keys.active(record.occurrence)),))
+
+
+def _leader_writes(
+    keys: Keys,
+    fence: Fence,
+    seen: Seen[Open],
+    record: Open,
+    also: tuple[RequestOp, ...],
+    unless: tuple[Compare, ...],
+) -> Transaction[Written | Deposed | Moved[Seen[Open]]]:
+    key = keys.open(record.occurrence)
+
+    def read(answer: TxnResponse) -> Written | Deposed | Moved[Seen[Open]]:
+        if answer.succeeded:
+            return Written(answer.revision)
+        leader, now = first(answer, 0), see(first(answer, 1), Open)
+        if now and now.record == record:
+            return Written(now.mod_revision)
+        if leader is None or leader.create_revision != fence.create_revision:
+            return Deposed()
+        return Moved(now)
+
+    return Transaction(
+        compare=(fence.holds(), modified(key, seen.mod_revision), *unless),
+        success=(put(key, encode(record)), *also),
+        failure=(get(fence.key), get(key)),
+        read=read,
+    )
+
+
+def close(
+    keys: Keys, fence: Fence, seen: Seen[Open], done: Done, attempt: Attempt | None = None
+) -> Transaction[Written | Deposed | Moved[Seen[Open]]]:
+    """The leader ends an occurrence that nobody runs: lost, late, unclaimed."""
+    occurrence = seen.record.occurrence
+
+    def read(answer: TxnResponse) -> Written | Deposed | Moved[Seen[Open]]:
+        if answer.succeeded:
+            return Written(answer.revision)
+        leader, verdict = first(answer, 0), see(first(answer, 2), Done)
+        if verdict and verdict.record.nonce == done.nonce:
+            return Written(verdict.mod_revision)
+        if leader is None or leader.create_revision != fence.create_revision:
+            return Deposed()
+        return Moved(see(first(answer, 1), Open))
+
+    return Transaction(
+        compare=(
+            fence.holds(),
+            absent(keys.active(occurrence)),
+            modified(keys.open(occurrence), seen.mod_revision),
+        ),
+        success=(*to_done(keys, occurrence, done), *ended(keys, occurrence, attempt)),
+        failure=(get(fence.key), get(keys.open(occurrence)), get(keys.done(occurrence))),
+        read=read,
+    )
+
+
+def trim(keys: Keys, fence: Fence, occurrences: Sequence[Occurrence]) -> Transaction[bool]:
+    """Forget the history of these (at most 60). A late message finds nothing open: refused all the same."""
+    return Transaction(
+        compare=(fence.holds(),),
+        success=tuple(
+            op for each in occurrences for op in (delete(keys.done(each)), delete_prefix(keys.attempts(each)))
+        ),
+        failure=(),
+        read=lambda answer: answer.succeeded,
+    )

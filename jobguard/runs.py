@@ -1,0 +1,364 @@
+"""The life of an occurrence, as pure transitions: planned, open, running, done.
+
+Place in the house   workers, the CLI and the pages  ->  runs  ->  steps, records; the leader: planning
+Takes                records and what the caller saw (tokens, revisions)
+Gives                a Transaction: what it compares, writes and reads back, and how to read its answer
+Never                reads a clock, draws a nonce, or talks to the store
+
+State is which keys exist, so each step is one transaction:
+
+    plan ──▶ open ──claim──▶ open + running + active ──finish──▶ done
+              │                       │    ▲
+              │                     retry  │ claim (n, r + 1)          active lapsed or abandoned:
+              │                       ▼    │                           reopen (n + 1), or close
+              └──settle──▶ done   open + running
+
+`active` lives on the worker's lease and is the fencing token; `running` stays from the first claim to the
+verdict, so a rerun or a retry that is still to come counts as running when overlap is refused.
+
+Every step that writes compares a key that this very step changes. So the identical transaction may be sent
+again after a lost answer: its failure branch reads what is there, and a nonce tells whether it was ours.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+
+from jobguard.records import (
+    Active,
+    Attempt,
+    Audit,
+    Done,
+    Keys,
+    Occurrence,
+    Open,
+    decode,
+    encode,
+    prefix_end,
+    stamp,
+)
+from jobguard.steps import (
+    Moved,
+    Seen,
+    Transaction,
+    Written,
+    absent,
+    created,
+    delete,
+    ended,
+    first,
+    get,
+    get_prefix,
+    kvs,
+    modified,
+    next_dispatch,
+    open_begins,
+    present,
+    put,
+    see,
+    to_done,
+)
+from jobguard.wire import Compare, TxnResponse
+
+__all__ = [
+    "Claimed",
+    "Gone",
+    "Moved",
+    "Refusal",
+    "Refused",
+    "Seen",
+    "Transaction",
+    "Written",
+    "abandon",
+    "claim",
+    "finish",
+    "release",
+    "retry",
+    "see",
+    "settle",
+]
+
+# --- running: the workers -----------------------------------------------------------------------
+
+
+class Refusal(StrEnum):
+    """Why a claim was refused; the comment says what the guard does."""
+
+    RUNNING = "running"  # this very attempt is running: a second delivery, drop it
+    CLAIMED = "claimed"  # this attempt was claimed and is over or lost: drop it
+    PREDECESSOR = "predecessor"  # r - 1 has not handed over yet: wait and claim again
+    SUPERSEDED = "superseded"  # a later attempt is open: drop it
+    DONE = "done"  # the occurrence has its verdict: drop it, or give the recorded result
+    UNKNOWN = "unknown"  # neither open nor done: never planned, or long trimmed: drop it
+    OVERLAP = "overlap"  # another occurrence of the job is running: settle as skipped, or leave it open
+    CHILD = "child"  # the claiming child's incarnation is gone: it must not start anything
+    AGAIN = "again"  # it had been in the way, and was gone at the reading: claim again
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """This delivery, and no other, runs (n, r). `token` is the create_revision of `active`."""
+
+    token: int
+    open: Seen[Open]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    reason: Refusal
+    text: str
+    holder: Active | None = None  # who runs instead, where somebody does
+    done: Done | None = None
+
+
+def claim(
+    keys: Keys, occurrence: Occurrence, attempt: Attempt, *, lease: int, overlap: str = "skip"
+) -> Transaction[Claimed | Refused]:
+    """Start (n, r): one compare-and-swap, before the body.
+
+    `attempts` is the lock that is never taken twice: no two deliveries run the same (n, r), not even one
+    after the other. `attempt.child` must be a live incarnation under children/<lease>/: the parent that
+    buried the child deleted it first, so a claim still in flight from there can no longer land.
+    """
+    n, r = attempt.n, attempt.r
+    active = Active(**{name: getattr(attempt, name) for name in Active.__struct_fields__})
+    begins = open_begins(n, r)
+    alone = _nothing_else_running(keys, occurrence) if overlap != "allow" else ()
+    child = (present(keys.child(lease, attempt.child)),) if attempt.child else ()
+    own = keys.attempt(occurrence, n, r)
+    return Transaction(
+        compare=(
+            absent(own),
+            absent(keys.active(occurrence)),
+            Compare(target="VALUE", result="GREATER", key=keys.open(occurrence), value=begins),
+            Compare(target="VALUE", result="LESS", key=keys.open(occurrence), value=prefix_end(begins)),
+            *alone,
+            *child,
+        ),
+        success=(
+            put(own, encode(attempt)),
+            put(keys.active(occurrence), encode(active), lease),
+            put(keys.running(occurrence), encode(active)),
+            get(keys.open(occurrence)),
+        ),
+        failure=(
+            get(keys.open(occurrence)),
+            get(own),
+            get(keys.active(occurrence)),
+            get(keys.done(occurrence)),
+            get_prefix(keys.prefix("running", occurrence.job), limit=8),
+            get(keys.child(lease, attempt.child)) if attempt.child else get(own),
+        ),
+        read=lambda answer: _read_claim(answer, keys, occurrence, attempt, overlap),
+    )
+
+
+def _read_claim(
+    answer: TxnResponse, keys: Keys, occurrence: Occurrence, attempt: Attempt, overlap: str
+) -> Claimed | Refused:
+    if answer.succeeded:
+        seen = see(first(answer, 3), Open)
+        assert seen is not None, "the claim compared it"
+        return Claimed(answer.revision, seen)
+    opened, own = see(first(answer, 0), Open), see(first(answer, 1), Attempt)
+    active, done = see(first(answer, 2), Active), see(first(answer, 3), Done)
+    mine = attempt.nonce
+    if own and own.record.nonce == mine and active and active.record.nonce == mine and opened:
+        return Claimed(active.create_revision, opened)  # an earlier sending of this claim had won
+    holder = active.record if active else None
+    if done:
+        record = done.record
+        return Refused(Refusal.DONE, f"already {record.verdict}" + _at(record.host, record.pid), None, record)
+    if opened is None:
+        return Refused(Refusal.UNKNOWN, "no such occurrence is open")
+    if own and holder and (holder.n, holder.r) == (attempt.n, attempt.r):
+        return Refused(Refusal.RUNNING, f"already running on {holder.holder}", holder)
+    if own:
+        return Refused(Refusal.CLAIMED, f"attempt already claimed by {own.record.holder}", own.record)
+    at, asked = (opened.record.n, opened.record.r), (attempt.n, attempt.r)
+    if at > asked:
+        return Refused(Refusal.SUPERSEDED, f"attempt {at[0]} retry {at[1]} is open by now", holder)
+    if at < asked:
+        return Refused(Refusal.PREDECESSOR, "the attempt before has not handed over yet", holder)
+    if attempt.child and first(answer, 5) is None:
+        return Refused(Refusal.CHILD, "this worker process was given up by its parent")
+    others = [kv for kv in kvs(answer, 4) if keys.occurrence(kv.key) != occurrence]
+    if others and overlap != "allow":
+        other = decode(others[0].value, Active)
+        which = keys.occurrence(others[0].key).stamp
+        text = f"{which} is running on {other.holder} since {stamp(other.since.replace(microsecond=0))}"
+        return Refused(Refusal.OVERLAP, text, other)
+    return Refused(Refusal.AGAIN, "what was in the way is gone", holder)
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The claim was gone when this was asked: lost, given up or released. Nothing was written."""
+
+    holder: Active | None = None
+    done: Done | None = None
+
+
+def finish(keys: Keys, occurrence: Occurrence, *, token: int, done: Done) -> Transaction[Written | Gone]:
+    """The body ended: open → done. At most one finish can succeed, that of the current token."""
+    active = keys.active(occurrence)
+
+    def read(answer: TxnResponse) -> Written | Gone:
+        if answer.succeeded:
+            return Written(answer.revision)
+        holder, verdict = see(first(answer, 0), Active), see(first(answer, 1), Done)
+        if verdict and verdict.record.nonce == done.nonce:
+            return Written(verdict.mod_revision)
+        return Gone(holder.record if holder else None, verdict.record if verdict else None)
+
+    return Transaction(
+        compare=(created(active, token),),
+        success=(delete(active), *to_done(keys, occurrence, done)),
+        failure=(get(active), get(keys.done(occurrence))),
+        read=read,
+    )
+
+
+def retry(
+    keys: Keys, seen: Seen[Open], *, token: int, attempt: Attempt, eta: datetime
+) -> Transaction[Written | Gone | Moved[Seen[Open]]]:
+    """(n, r) asked for a retry: hand over to (n, r + 1), which its message may already be waiting for.
+
+    `attempt` is the ending one's record, with outcome "retry". Moved: the leader noted something on `open`
+    meanwhile; ask again with what it gives.
+    """
+    record, occurrence = seen.record, seen.record.occurrence
+    active, key = keys.active(occurrence), keys.open(occurrence)
+    following = msgspec.structs.replace(record, r=attempt.r + 1, retry_at=eta, not_before=None)
+
+    def read(answer: TxnResponse) -> Written | Gone | Moved[Seen[Open]]:
+        if answer.succeeded:
+            return Written(answer.revision)
+        holder, now, own = (
+            see(first(answer, 0), Active),
+            see(first(answer, 1), Open),
+            see(first(answer, 2), Attempt),
+        )
+        if own and own.record.nonce == attempt.nonce and own.record.outcome == "retry":
+            return Written(own.mod_revision)
+        if holder is None or holder.create_revision != token or now is None:
+            return Gone(holder.record if holder else None)
+        return Moved(now)
+
+    return Transaction(
+        compare=(created(active, token), modified(key, seen.mod_revision)),
+        success=(
+            delete(active),
+            put(key, encode(following)),
+            put(keys.attempt(occurrence, attempt.n, attempt.r), encode(attempt)),
+        ),
+        failure=(get(active), get(key), get(keys.attempt(occurrence, attempt.n, attempt.r))),
+        read=read,
+    )
+
+
+def abandon(keys: Keys, occurrence: Occurrence, *, token: int, attempt: Attempt) -> Transaction[bool]:
+    """A parent frees the claim of a child that died; the leader then treats it as lost, without waiting
+    for the lease. `attempt` carries outcome "lost" and the reason. False: the claim was gone already."""
+    active = keys.active(occurrence)
+    return Transaction(
+        compare=(created(active, token),),
+        success=(
+            delete(active),
+            put(keys.attempt(occurrence, attempt.n, attempt.r), encode(attempt)),
+        ),
+        failure=(),
+        read=lambda answer: answer.succeeded,
+    )
+
+
+def settle(
+    keys: Keys, occurrence: Occurrence, n: int, r: int, done: Done
+) -> Transaction[Written | Moved[Done]]:
+    """A worker ends an attempt that never started: skipped for overlap, or its message expired."""
+    begins = open_begins(n, r)
+
+    def read(answer: TxnResponse) -> Written | Moved[Done]:
+        if answer.succeeded:
+            return Written(answer.revision)
+        verdict = see(first(answer, 0), Done)
+        if verdict and verdict.record.nonce == done.nonce:
+            return Written(verdict.mod_revision)
+        return Moved(verdict.record if verdict else None)
+
+    return Transaction(
+        compare=(
+            absent(keys.attempt(occurrence, n, r)),
+            absent(keys.active(occurrence)),
+            Compare(target="VALUE", result="GREATER", key=keys.open(occurrence), value=begins),
+            Compare(target="VALUE", result="LESS", key=keys.open(occurrence), value=prefix_end(begins)),
+        ),
+        success=to_done(keys, occurrence, done),
+        failure=(get(keys.done(occurrence)),),
+        read=read,
+    )
+
+
+# --- by hand: the operators ---------------------------------------------------------------------
+
+
+def release(
+    keys: Keys,
+    seen: Seen[Open],
+    *,
+    token: int,
+    audit: Audit,
+    nonce: str,
+    done: Done | None,
+    attempt: Attempt | None = None,
+) -> Transaction[Written | Moved[Active]]:
+    """Take a run from its holder: the token the operator saw must still be the holder's.
+
+    With `done` the occurrence ends there; without, attempt n + 1 is opened for the leader to publish. The
+    lease stays: it carries every other claim of that worker. The audit entry shares the transaction.
+    """
+    occurrence = seen.record.occurrence
+    active, entry = keys.active(occurrence), keys.audit(audit.at, nonce)
+    again = next_dispatch(seen.record, lost=seen.record.lost, not_before=None)
+    outcome = to_done(keys, occurrence, done) if done else (put(keys.open(occurrence), encode(again)),)
+
+    def read(answer: TxnResponse) -> Written | Moved[Active]:
+        if answer.succeeded:
+            return Written(answer.revision)
+        written, holder = first(answer, 1), see(first(answer, 0), Active)
+        if written is not None:
+            return Written(written.mod_revision)
+        return Moved(holder.record if holder else None)
+
+    return Transaction(
+        compare=(created(active, token), modified(keys.open(occurrence), seen.mod_revision)),
+        success=(
+            delete(active),
+            *outcome,
+            *ended(keys, occurrence, attempt),
+            put(entry, encode(audit)),
+        ),
+        failure=(get(active), get(entry)),
+        read=read,
+    )
+
+
+# --- parts --------------------------------------------------------------------------------------
+
+
+def _nothing_else_running(keys: Keys, occurrence: Occurrence) -> tuple[Compare, ...]:
+    """No key under running/<job>/ but perhaps our own: the intervals on its two sides are empty.
+
+    A compare over an interval holds when every key in it satisfies it; no key has create_revision 0.
+    """
+    prefix, own = keys.prefix("running", occurrence.job), keys.running(occurrence)
+    return (
+        Compare(target="CREATE", key=prefix, range_end=own),
+        Compare(target="CREATE", key=own + b"\0", range_end=prefix_end(prefix)),
+    )
+
+
+def _at(host: str, pid: int) -> str:
+    return f" on {host} pid {pid}" if host else ""

@@ -1,0 +1,163 @@
+"""What a step in the life of an occurrence is made of: one transaction and the reader of its answer.
+
+Place in the house   runs, planning  ->  steps  ->  records, wire
+Takes                keys, records, revisions
+Gives                Transaction and its outcomes; compares and operations, spelled short
+Never                decides which step to take
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, TypeVar
+
+import msgspec
+
+from jobguard.records import Attempt, Done, Keys, Occurrence, Open, Record, decode, encode, prefix_end
+from jobguard.wire import (
+    Compare,
+    DeleteRangeRequest,
+    KeyValue,
+    PutRequest,
+    RangeRequest,
+    RequestOp,
+    TxnResponse,
+    int64,
+)
+
+T = TypeVar("T")
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction(Generic[T]):
+    """One step: send the first three as one txn (again, if the answer is lost), hand its answer to `read`."""
+
+    compare: tuple[Compare, ...]
+    success: tuple[RequestOp, ...]
+    failure: tuple[RequestOp, ...]
+    read: Callable[[TxnResponse], T]
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """The leader's election key. While its create_revision holds, no other beat leads."""
+
+    key: bytes
+    create_revision: int
+
+    def holds(self) -> Compare:
+        return created(self.key, self.create_revision)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen(Generic[R]):
+    """A record as it was read, with the revision that a compare will ask for."""
+
+    record: R
+    mod_revision: int
+    create_revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The step took place, now or when its answer was lost. `revision` is the store's at the writing."""
+
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deposed:
+    """Another beat leads, or none: this one must not act."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved(Generic[T]):
+    """Somebody was faster; nothing was written. `now` is what is there instead (None: nothing)."""
+
+    now: T | None = None
+
+
+def see(kv: KeyValue | None, kind: type[R]) -> Seen[R] | None:
+    """A record with the revisions it was seen at; None stays None."""
+    return Seen(decode(kv.value, kind), kv.mod_revision, kv.create_revision) if kv else None
+
+
+def open_begins(n: int, r: int) -> bytes:
+    """The first bytes of an `open` record at (n, r); see records.Open."""
+    return b'{"v":1,"n":%d,"r":%d,' % (n, r)
+
+
+def next_dispatch(record: Open, *, lost: int, not_before: datetime | None) -> Open:
+    """Attempt n + 1, which nobody has published yet."""
+    return msgspec.structs.replace(
+        record,
+        n=record.n + 1,
+        r=0,
+        lost=lost,
+        not_before=not_before,
+        retry_at=None,
+        published=0,
+        published_at=None,
+        planner="",
+    )
+
+
+def to_done(keys: Keys, occurrence: Occurrence, done: Done) -> tuple[RequestOp, ...]:
+    return (
+        delete(keys.open(occurrence)),
+        delete(keys.running(occurrence)),
+        put(keys.done(occurrence), encode(done)),
+    )
+
+
+def ended(keys: Keys, occurrence: Occurrence, attempt: Attempt | None) -> tuple[RequestOp, ...]:
+    if attempt is None:
+        return ()
+    return (put(keys.attempt(occurrence, attempt.n, attempt.r), encode(attempt)),)
+
+
+def created(key: bytes, revision: int) -> Compare:
+    return Compare(target="CREATE", key=key, create_revision=int64(revision))
+
+
+def modified(key: bytes, revision: int) -> Compare:
+    """The key as it was seen; 0 for a key that was not there."""
+    return Compare(target="MOD", key=key, mod_revision=int64(revision))
+
+
+def absent(key: bytes) -> Compare:
+    return created(key, 0)
+
+
+def present(key: bytes) -> Compare:
+    return Compare(target="CREATE", result="GREATER", key=key)
+
+
+def put(key: bytes, value: bytes, lease: int = 0) -> RequestOp:
+    return RequestOp(request_put=PutRequest(key=key, value=value, lease=int64(lease)))
+
+
+def get(key: bytes) -> RequestOp:
+    return RequestOp(request_range=RangeRequest(key=key))
+
+
+def get_prefix(prefix: bytes, limit: int = 0) -> RequestOp:
+    return RequestOp(request_range=RangeRequest(key=prefix, range_end=prefix_end(prefix), limit=int64(limit)))
+
+
+def delete(key: bytes) -> RequestOp:
+    return RequestOp(request_delete_range=DeleteRangeRequest(key=key))
+
+
+def delete_prefix(prefix: bytes) -> RequestOp:
+    return RequestOp(request_delete_range=DeleteRangeRequest(key=prefix, range_end=prefix_end(prefix)))
+
+
+def kvs(answer: TxnResponse, position: int) -> tuple[KeyValue, ...]:
+    found = answer.responses[position].response_range
+    return found.kvs if found else ()
+
+
+def first(answer: TxnResponse, position: int) -> KeyValue | None:
+    return next(iter(kvs(answer, position)), None)
