@@ -9,10 +9,49 @@ Every node runs the same commands in the same order and must end in the same sta
 decodable command is fixed here, refusals included: `apply` never raises a StoreError, it returns it.
 """
 
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import assert_never
 
-from jobguard_store.machine.commands import Command, Range, Txn
-from jobguard_store.machine.results import Applied, HistoricRange, RangeResult, Record, TxnResult
+import msgspec
+
+from jobguard_store.errors import (
+    Compacted,
+    FutureRevision,
+    LeaseExists,
+    LeaseNotFound,
+    LeaseTTLTooLarge,
+    StoreError,
+)
+from jobguard_store.machine import txn as txns
+from jobguard_store.machine.commands import (
+    Command,
+    Compact,
+    DeleteRange,
+    ExpireLease,
+    GrantLease,
+    Put,
+    Range,
+    RevokeLease,
+    Txn,
+)
+from jobguard_store.machine.keyspace import Keyspace
+from jobguard_store.machine.leases import LeaseTable
+from jobguard_store.machine.results import (
+    Applied,
+    CompactResult,
+    ExpireResult,
+    GrantResult,
+    HistoricRange,
+    RangeResult,
+    Record,
+    Result,
+    RevokeResult,
+    Rows,
+    TxnResult,
+)
+
+TTL_MAX_S = 9_000_000_000  # etcd's; keeps a deadline in nanoseconds within an int64
 
 
 class Machine:
@@ -21,46 +60,158 @@ class Machine:
     A fresh store stands at revision 1; nothing compacted yet is compact_revision -1.
     """
 
-    revision: int
-    compact_revision: int
+    __slots__ = ("compact_revision", "keys", "leases", "revision")
+
+    def __init__(self) -> None:
+        self.revision = 1
+        self.compact_revision = -1
+        self.keys = Keyspace()
+        self.leases = LeaseTable()
 
     @classmethod
     def restore(
         cls, *, revision: int, compact_revision: int, records: Iterable[Record], leases: Mapping[int, int]
     ) -> "Machine":
-        """The machine as it stood; `records` in key order, `leases` as id -> ttl. Attached keys follow
-        from the records."""
-        raise NotImplementedError
+        """The machine as it stood; `leases` as id -> ttl. Attached keys follow from the records.
+
+        Raises KeyError for a record on a lease that does not exist.
+        """
+        machine = cls()
+        machine.revision = revision
+        machine.compact_revision = compact_revision
+        machine.keys = Keyspace(records)
+        machine.leases = LeaseTable(leases, machine.keys)
+        return machine
+
+    # --- commands -----------------------------------------------------------------------------------
 
     def apply(self, command: Command, entry_term: int) -> Applied:
         """Run one committed command; `entry_term` is the term of its log entry."""
-        raise NotImplementedError
+        try:
+            match command:
+                case Put():
+                    return self._put(command)
+                case Txn():
+                    return self._txn(command)
+                case DeleteRange():
+                    writer = self._writer()
+                    return self._written(writer.delete(command), writer)
+                case Range():
+                    return self._unchanged(self.range(command))
+                case GrantLease():
+                    return self._grant(command)
+                case RevokeLease():
+                    return self._drop_lease(command.id, RevokeResult)
+                case ExpireLease():
+                    return self._expire(command, entry_term)
+                case Compact():
+                    return self._compact(command)
+                case never:
+                    assert_never(never)
+        except StoreError as refusal:
+            refusal.__traceback__ = None  # an answer, not an accident: it must not keep our frames alive
+            return Applied(refusal, self.revision, Rows(self.revision))
+
+    def _put(self, command: Put) -> Applied:
+        # Alone, a put is told of a missing lease first; within a txn, of a missing key. etcd's order.
+        if command.lease and command.lease not in self.leases:
+            raise LeaseNotFound
+        txns.check_put(command, self.keys, self.leases)
+        writer = self._writer()
+        return self._written(writer.put(command), writer)
+
+    def _txn(self, command: Txn) -> Applied:
+        path = txns.Path(command, self.keys)
+        txns.check(path, self.keys, self.leases, self.revision, self.compact_revision)
+        writer = self._writer()
+        return self._written(txns.run(path, writer, self.keys), writer)
+
+    def _grant(self, command: GrantLease) -> Applied:
+        if command.id == 0:
+            raise LeaseNotFound  # 0 means "no lease" everywhere, so it cannot be one
+        if command.ttl > TTL_MAX_S:
+            raise LeaseTTLTooLarge
+        if command.id in self.leases:
+            raise LeaseExists
+        self.leases.grant(command.id, command.ttl)
+        rows = Rows(self.revision, leases=((command.id, command.ttl),))
+        return Applied(GrantResult(self.revision, command.id, command.ttl), self.revision, rows)
+
+    def _drop_lease(self, lease: int, answer: Callable[[int], Result]) -> Applied:
+        if lease not in self.leases:
+            raise LeaseNotFound
+        writer = self._writer()
+        for key in self.leases.keys(lease):
+            writer.delete(DeleteRange(key))
+        self.leases.drop(lease)
+        return self._written(answer(writer.revision), writer, leases=((lease, 0),))
+
+    def _expire(self, command: ExpireLease, entry_term: int) -> Applied:
+        if command.term != entry_term:
+            return self._unchanged(ExpireResult(self.revision, expired=False))
+        return self._drop_lease(command.id, ExpireResult)
+
+    def _compact(self, command: Compact) -> Applied:
+        if command.revision <= self.compact_revision:
+            raise Compacted(self.compact_revision)
+        if command.revision > self.revision:
+            raise FutureRevision
+        self.compact_revision = command.revision
+        rows = Rows(self.revision, compact_revision=command.revision)
+        return Applied(CompactResult(self.revision), self.revision, rows)
+
+    def _writer(self) -> txns.Writer:
+        return txns.Writer(self.keys, self.leases, self.revision)
+
+    def _written(
+        self, result: Result, writer: txns.Writer, leases: tuple[tuple[int, int], ...] = ()
+    ) -> Applied:
+        self.revision = writer.revision
+        return Applied(result, self.revision, Rows(self.revision, writer.events, leases))
+
+    def _unchanged(self, result: Result) -> Applied:
+        return Applied(result, self.revision, Rows(self.revision))
+
+    # --- reads --------------------------------------------------------------------------------------
 
     def range(self, request: Range) -> RangeResult | HistoricRange:
         """Read at the newest revision, or say which older one history must be asked for.
 
         Raises FutureRevision, Compacted.
         """
-        raise NotImplementedError
+        if request.revision > 0:
+            txns.check_revision(request.revision, self.revision, self.compact_revision)
+        return txns.read(request, self.keys, self.revision)
 
     def read_txn(self, txn: Txn) -> TxnResult:
         """A txn without writes, as one consistent read. Historic ranges in it come back as HistoricRange.
 
         Raises FutureRevision, Compacted.
         """
-        raise NotImplementedError
+        assert not txns.writes(txn), "a txn with writes goes through the log"
+        path = txns.Path(txn, self.keys)
+        txns.check(path, self.keys, self.leases, self.revision, self.compact_revision)
+        return txns.run(path, self._writer(), self.keys)
 
     def lease_ttl(self, lease: int) -> int | None:
         """The granted TTL in seconds, None for a lease that does not exist."""
-        raise NotImplementedError
+        return self.leases.ttl(lease)
 
     def lease_keys(self, lease: int) -> list[bytes]:
         """The keys attached, sorted; empty for a lease that does not exist."""
-        raise NotImplementedError
+        return self.leases.keys(lease)
 
     def lease_ids(self) -> list[int]:
-        raise NotImplementedError
+        return self.leases.ids()
 
     def fingerprint(self) -> bytes:
         """A digest of the logical state: equal on all nodes that have applied the same commands."""
-        raise NotImplementedError
+        digest = hashlib.sha256()
+        leases = [(lease, self.leases.ttl(lease)) for lease in sorted(self.leases.ids())]
+        digest.update(_encoder.encode((self.revision, self.compact_revision, leases)))
+        for record in self.keys:
+            digest.update(_encoder.encode(msgspec.structs.astuple(record)))
+        return digest.digest()
+
+
+_encoder = msgspec.msgpack.Encoder()

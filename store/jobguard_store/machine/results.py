@@ -126,7 +126,7 @@ class ExpireResult(_Value, frozen=True):
     lease lives on."""
 
     revision: int
-    expired: bool
+    expired: bool = True
 
 
 class CompactResult(_Value, frozen=True):
