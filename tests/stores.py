@@ -1,133 +1,153 @@
-"""Real stores for tests: a process of etcd 3.5, and processes of our node, on free ports of loopback.
+"""Real stores for tests: our own and real etcd, one node or three, started and stopped by pid.
 
-Every store is stopped by its own process id, its files go with it, and it is ready when it answers.
+Place in the house   tests/client, tests/plugin, tests/webui, tests/cli … -> stores -> the programs themselves
+Gives                Cluster: its endpoints, and its nodes, each of which can be killed, paused and started again
+Never                kills by name, uses a fixed port, waits without a deadline
 """
 
+import json
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, TypeVar
 
-from tests.gateway import Gateway
 from tests.ports import free_ports
 
-ETCD = str(Path(sys.executable).with_name("etcd"))
-START_PATIENCE_S = 20.0
+Kind = Literal["jobguard", "etcd"]
+KINDS: tuple[Kind, ...] = ("jobguard", "etcd")
+
+BIN = Path(sys.executable).parent
+T = TypeVar("T")
 
 
-class Store:
-    """A running process and where it answers."""
+def eventually(condition: Callable[[], T], within: float = 10.0, what: str = "the condition") -> T:
+    """Ask until the answer is truthy; fails when it still is not after `within` seconds."""
+    deadline = time.monotonic() + within
+    while not (answer := condition()):
+        assert time.monotonic() < deadline, f"{what} did not come true within {within} s"
+        time.sleep(0.01)
+    return answer
 
-    def __init__(self, name: str, url: str, command: Sequence[str], log: Path) -> None:
-        self.name = name
-        self.url = url
-        self.command = list(command)
-        self.log = log
-        self._process: subprocess.Popen[bytes] | None = None
 
-    @property
-    def process(self) -> subprocess.Popen[bytes]:
-        assert self._process is not None, f"{self.name} is not running"
-        return self._process
+@dataclass
+class Node:
+    """One process of a store."""
+
+    name: str
+    url: str
+    command: list[str]
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        with self.log.open("ab") as output:
-            self._process = subprocess.Popen(
-                self.command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            )
+        """Start it, or start it again on the data it left."""
+        assert self.process is None
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
 
-    def wait_until_ready(self) -> None:
-        """Ready means: a linearizable read is answered."""
-        deadline = time.monotonic() + START_PATIENCE_S
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                break
-            try:
-                with Gateway(self.url) as gateway:
-                    if gateway.post("/v3/kv/range", {"key": "AA=="}).status == 200:
-                        return
-            except OSError:
-                pass
-            time.sleep(0.02)
-        raise AssertionError(f"{self.name} is not ready; its log ends:\n{self.tail()}")
+    def kill(self, signal_number: int = signal.SIGKILL) -> None:
+        """End the process, by default without a chance to say goodbye."""
+        if self.process is not None:
+            self.process.send_signal(signal_number)
+            self.process.send_signal(signal.SIGCONT)
+            self.process.wait(timeout=20)
+            self.process = None
+
+    def pause(self) -> None:
+        """SIGSTOP: connections stay open and nothing answers."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    def healthy(self) -> bool:
+        """Does it answer a linearizable read?"""
+        assert self.process is None or self.process.poll() is None, f"{self.name} ended:\n{self.tail()}"
+        try:
+            with urllib.request.urlopen(f"{self.url}/health", timeout=1) as answer:
+                return bool(json.load(answer)["health"] == "true")
+        except OSError:
+            return False
 
     def tail(self) -> str:
-        return self.log.read_bytes()[-3000:].decode(errors="replace")
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-30:])
 
-    def gateway(self) -> Gateway:
-        return Gateway(self.url)
 
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
+@dataclass
+class Cluster:
+    kind: Kind
+    nodes: list[Node] = field(default_factory=list)
+
+    @property
+    def endpoints(self) -> list[str]:
+        return [node.url for node in self.nodes]
+
+    def wait_healthy(self, within: float = 20.0) -> None:
+        for node in self.nodes:
+            if node.process is not None:
+                eventually(node.healthy, within, f"health of {node.name}")
 
     def stop(self) -> None:
-        if self._process is None:
-            return
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGCONT)
-            self._process.terminate()
-            try:
-                self._process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.kill()
-                raise AssertionError(f"{self.name} ignores SIGTERM; its log ends:\n{self.tail()}") from None
-        self._process.wait()
-
-
-def _commands(program: Sequence[str], size: int, directory: Path, extra: Sequence[str]) -> list[Store]:
-    ports = free_ports(2 * size)
-    names = [f"s{number}" for number in range(1, size + 1)]
-    clients = [f"http://127.0.0.1:{port}" for port in ports[:size]]
-    peers = [f"http://127.0.0.1:{port}" for port in ports[size:]]
-    cluster = ",".join(f"{name}={peer}" for name, peer in zip(names, peers, strict=True))
-    return [
-        Store(
-            name,
-            client,
-            [
-                *program,
-                *("--name", name, "--data-dir", str(directory / name)),
-                *("--listen-client-urls", client, "--advertise-client-urls", client),
-                *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
-                *("--initial-cluster", cluster, *extra),
-            ],
-            directory / f"{name}.log",
-        )
-        for name, client, peer in zip(names, clients, peers, strict=True)
-    ]
+        for node in self.nodes:
+            node.kill()
 
 
 @contextmanager
-def _running(program: Sequence[str], size: int, extra: Sequence[str]) -> Iterator[list[Store]]:
-    with tempfile.TemporaryDirectory(prefix="jobguard-test-") as directory, ExitStack() as stack:
-        stores = _commands(program, size, Path(directory), extra)
-        for store in stores:
-            stack.callback(store.stop)
-            store.start()
-        for store in stores:
-            store.wait_until_ready()
-        yield stores
+def running(kind: Kind, directory: Path, nodes: int = 1) -> Iterator[Cluster]:
+    """A store of `nodes` processes with its data below `directory`, healthy when you get it."""
+    cluster = make(kind, directory, nodes)
+    try:
+        for node in cluster.nodes:
+            node.start()
+        cluster.wait_healthy()
+        yield cluster
+    finally:
+        cluster.stop()
 
 
-@contextmanager
-def etcd(size: int = 1) -> Iterator[list[Store]]:
-    """A cluster of real etcd, its disk syncs left out: it serves to compare answers, not to survive."""
-    with _running([ETCD], size, ["--log-level", "error", "--unsafe-no-fsync"]) as stores:
-        yield stores
+def make(kind: Kind, directory: Path, nodes: int = 1) -> Cluster:
+    """The same, not started."""
+    directory.mkdir(parents=True, exist_ok=True)
+    ports = free_ports(2 * nodes)
+    names = [f"s{number + 1}" for number in range(nodes)]
+    clients = [f"http://127.0.0.1:{port}" for port in ports[:nodes]]
+    peers = [f"http://127.0.0.1:{port}" for port in ports[nodes:]]
+    together = ",".join(f"{name}={peer}" for name, peer in zip(names, peers, strict=True))
+    return Cluster(
+        kind,
+        [
+            Node(
+                name=name,
+                url=client,
+                command=[
+                    *_program(kind),
+                    *("--name", name),
+                    *("--data-dir", str(directory / name)),
+                    *("--listen-client-urls", client),
+                    *("--advertise-client-urls", client),
+                    *("--listen-peer-urls", peer),
+                    *("--initial-advertise-peer-urls", peer),
+                    *("--initial-cluster", together),
+                ],
+                log=directory / f"{name}.log",
+            )
+            for name, client, peer in zip(names, clients, peers, strict=True)
+        ],
+    )
 
 
-@contextmanager
-def nodes(size: int = 1, extra: Sequence[str] = ()) -> Iterator[list[Store]]:
-    """A cluster of our own nodes, each a process."""
-    with _running([sys.executable, "-m", "jobguard_store"], size, extra) as stores:
-        yield stores
+def _program(kind: Kind) -> list[str]:
+    match kind:
+        case "etcd":
+            return [str(BIN / "etcd"), "--log-level", "warn", "--initial-cluster-token", str(os.getpid())]
+        case "jobguard":
+            return [sys.executable, "-m", "jobguard_store"]

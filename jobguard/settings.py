@@ -1,0 +1,152 @@
+"""What a user may set, in one frozen value.
+
+Place in the house   client(), beat, worker, CLI and web UI  ->  settings  ->  errors
+Takes                a Celery app's configuration, or the environment
+Gives                Settings
+Never                imports Celery, writes into an app's configuration, or lets a misspelt key pass
+
+A setting `x` is looked up as `jobguard_x` in the app's configuration (so `CELERY_JOBGUARD_X` with Celery's
+usual namespace), then as `JOBGUARD_X` there, then as `JOBGUARD_X` in the environment; then the default holds.
+`app.add_defaults` is not used: what a plugin adds there wins over what the user wrote.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from typing import Any
+
+from jobguard.errors import ConfigurationError
+
+_PREFIX = "jobguard_"
+
+
+def _endpoints(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = value.split(",")
+    found = tuple(str(each).strip() for each in value if str(each).strip())
+    if not found:
+        raise ValueError("at least one endpoint is needed, such as http://127.0.0.1:2379")
+    return found
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("a text that is not empty is needed")
+    return value
+
+
+def _seconds(value: Any) -> float:
+    number = float(value)
+    if not 0 < number < float("inf"):
+        raise ValueError("a number of seconds above zero is needed")
+    return number
+
+
+def _signal(value: Any) -> str:
+    name = str(value).upper()
+    if name not in signal.Signals.__members__ or name in {"SIGKILL", "SIGSTOP", "SIGTERM", "SIGUSR1", "SIGCHLD"}:
+        raise ValueError("the name of a signal that is free is needed, such as SIGUSR2")
+    return name
+
+
+def _jobs(value: Any) -> Mapping[str, Mapping[str, Any]]:
+    if isinstance(value, str):
+        value = json.loads(value)
+    if not isinstance(value, Mapping) or not all(isinstance(each, Mapping) for each in value.values()):
+        raise ValueError('a mapping is needed: {"<beat entry>": {"<policy>": value}, "*": {…}}')
+    return value
+
+
+def _setting(default: Any, read: Callable[[Any], Any]) -> Any:
+    return field(default=default, metadata={"read": read})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every setting, read and checked. A new one is a line here and a line in the reference."""
+
+    endpoints: tuple[str, ...] = _setting(("http://127.0.0.1:2379",), _endpoints)
+    """Client URLs of the store's nodes; the first is preferred until it fails."""
+
+    namespace: str = _setting("default", _text)
+    """Keeps apps that share a store apart: every key lies under /jobguard/<namespace>/."""
+
+    session_ttl: float = _setting(15.0, _seconds)
+    """Seconds a holder that went silent keeps what it holds. The store never allows less than about 2."""
+
+    timeout: float = _setting(5.0, _seconds)
+    """Seconds one call to the store may take, all endpoints and repetitions included."""
+
+    claim_timeout: float = _setting(10.0, _seconds)
+    """Seconds a worker tries to claim a delivery while the store cannot be reached."""
+
+    abort_signal: str = _setting("SIGUSR2", _signal)
+    """What stops a body whose claim is lost; another one if a library in the worker already uses this one."""
+
+    jobs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, metadata={"read": _jobs})
+    """Policies by the name of the beat entry; `*` holds for all."""
+
+    @classmethod
+    def from_app(cls, app: Any) -> "Settings":
+        """The settings of a Celery app; reading them makes the app load its configuration."""
+        _refuse_unknown(app.conf)
+        return cls._read(lambda name: _from_conf(app.conf, name))
+
+    @classmethod
+    def from_environment(cls) -> "Settings":
+        """The settings of a process without a Celery app: CLI, web UI, a plain script."""
+        return cls._read(lambda name: None)
+
+    @classmethod
+    def current(cls) -> "Settings":
+        """Of the current Celery app, if this process has one; else of the environment."""
+        app = _current_app()
+        return cls.from_environment() if app is None else cls.from_app(app)
+
+    @classmethod
+    def _read(cls, configured: Callable[[str], Any]) -> "Settings":
+        found = {}
+        for each in fields(cls):
+            source, value = f"{_PREFIX}{each.name}", configured(each.name)
+            if value is None:
+                source = source.upper()
+                value = os.environ.get(source)
+            if value is not None:
+                found[each.name] = _checked(source, value, each.metadata["read"])
+        return cls(**found)
+
+
+def _checked(source: str, value: Any, read: Callable[[Any], Any]) -> Any:
+    try:
+        return read(value)
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"{source} = {value!r} cannot be used: {error}") from None
+
+
+def _from_conf(conf: Any, name: str) -> Any:
+    value = conf.get(f"{_PREFIX}{name}")
+    return conf.get(f"{_PREFIX}{name}".upper()) if value is None else value
+
+
+def _refuse_unknown(conf: Any) -> None:
+    known = [each.name for each in fields(Settings)]
+    conf.get(_PREFIX)  # a configuration that is not loaded yet has no keys
+    namespace = (getattr(conf, "prefix", None) or "").lower()
+    for key in conf.keys():  # noqa: SIM118 - iterating a configuration that is not loaded yet fails
+        name = str(key).lower().removeprefix(namespace)
+        if name.startswith(_PREFIX) and (short := name.removeprefix(_PREFIX)) not in known:
+            close = get_close_matches(short, known, n=1)
+            hint = f"; did you mean {_PREFIX}{close[0]}?" if close else f"; known are {', '.join(known)}"
+            raise ConfigurationError(f"unknown setting {key}{hint}")
+
+
+def _current_app() -> Any:
+    """The app of this process if one was made; asking Celery itself would make a nameless default one."""
+    state = sys.modules.get("celery._state")
+    if state is None:
+        return None
+    return getattr(state._tls, "current_app", None) or state.default_app
