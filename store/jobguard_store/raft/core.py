@@ -1,16 +1,44 @@
 """Elections and replication: Raft's rules as a plain object.
 
-Place in the house   node  ->  raft.core  ->  raft.log, raft.progress, raft.quorum
+Place in the house   node  ->  raft.core  ->  raft.log, raft.progress, raft.quorum, raft.reads
 Takes                ticks, peers' messages, proposals, word of what became durable
 Gives                Ready: what to send, persist, then send, then apply
 Never                reads a clock, opens anything, awaits, or draws its own randomness
+
+Sections in brackets are the Raft paper's (extended version), "thesis" is Ongaro's.
 """
 
 from collections.abc import Collection, Sequence
 from enum import Enum
-from typing import Protocol
+from itertools import count, repeat
+from typing import Protocol, assert_never
 
-from jobguard_store.raft.messages import NOTHING, Entry, EntryId, HardState, Message, Ready
+from jobguard_store.raft.log import RaftLog
+from jobguard_store.raft.messages import (
+    NOTHING,
+    AppendEntries,
+    AppendRefusal,
+    AppendReply,
+    Commit,
+    Entry,
+    EntryId,
+    EntryKind,
+    HardState,
+    Heartbeat,
+    HeartbeatReply,
+    Message,
+    PreVote,
+    PreVoteRequest,
+    Ready,
+    Vote,
+    VoteRequest,
+)
+from jobguard_store.raft.progress import Progress, State
+from jobguard_store.raft.quorum import Outcome, majority, majority_holds, tally
+from jobguard_store.raft.reads import ReadRounds
+
+BATCH_BYTES_MAX = 1024 * 1024  # of data in one AppendEntries
+COMMITTED_ENTRIES_MAX = 1024  # in one Ready, so that a long replay leaves the node time for its peers
 
 
 class Role(Enum):
@@ -54,53 +82,485 @@ class Raft:
 
         The commit index starts at the durable `applied_index`; the leader tells the rest.
         """
+        assert node_id in voters, f"node {node_id} is none of the voters {sorted(voters)}"
+        assert 0 < heartbeat_ticks < election_ticks
+        self.node_id = node_id
+        self.log = RaftLog(base, entries)
+        assert base.index <= applied_index <= self.log.last_index, "applied beyond what the log holds"
+        self._voters = tuple(sorted(voters))
+        self._peers = tuple(voter for voter in self._voters if voter != node_id)
+        self._random = random
+        self._election_ticks = election_ticks
+        self._heartbeat_ticks = heartbeat_ticks
 
-    # What it knows
+        self.term = hard_state.term
+        self._voted_for = hard_state.voted_for
+        self._durable_hard_state = self._handed_hard_state = hard_state
 
-    node_id: int
-    term: int
-    role: Role
-    leader: int | None
-    commit_index: int
-    applied_index: int
+        self.role = Role.FOLLOWER
+        self.leader: int | None = None
+        self.commit_index = self.applied_index = self._handed_commit = applied_index
+
+        # Elections
+        self._elapsed = 0  # ticks towards the next election; a leader's towards its next heartbeat
+        self._unled_ticks = election_ticks  # since a leader was heard: below election_ticks, one leads,
+        self._leader_lost = False  # .. unless its connection closed
+        self._early: set[int] = set()  # whom we granted a pre-vote on that hint alone
+        self._hurry_ticks = 0  # how long the hint makes us try again soon
+        self._votes: dict[int, bool] = {}
+        self._reset_election_timer()
+
+        # Leadership
+        self._progress: dict[int, Progress] = {}
+        self._replicate = False  # a peer may lack something that may be sent now
+        self._reads = ReadRounds(node_id, len(self._voters))
+
+        self._messages: list[Message] = []
+        self._messages_after_persist: list[Message] = []
 
     @property
     def last_index(self) -> int:
-        raise NotImplementedError
+        return self.log.last_index
 
-    # What happens to it
+    @property
+    def voted_for(self) -> int | None:
+        return self._voted_for
+
+    # -- What happens to it ------------------------------------------------------------------------
 
     def tick(self) -> None:
         """One unit of time passed: elections, heartbeats, and a leader's check that it still has a quorum."""
+        self._elapsed += 1
+        if self.role is Role.LEADER:
+            self._check_quorum()
+            if self.role is Role.LEADER and self._elapsed >= self._heartbeat_ticks:
+                self._elapsed = 0
+                self._send_heartbeats()
+            return
+        self._unled_ticks += 1
+        self._hurry_ticks = max(self._hurry_ticks - 1, 0)
+        if self._elapsed >= self._election_timeout:
+            self._ask_ahead()
 
     def step(self, message: Message) -> None:
-        """Take in one peer message. May be late, doubled, reordered or of another age."""
+        """Take in one peer message. May be late, doubled, reordered or of another age.
+
+        A newer term is adopted first, but not from who only asks ahead: a pre-vote request and its grant
+        speak of a term nobody has entered, and a vote request is not heard while a leader is (thesis 4.2.3).
+        """
+        if message.to != self.node_id or message.sender not in self._peers:
+            return  # not for us, or from no voter: nothing it says counts
+        if isinstance(message, PreVoteRequest):
+            self._on_pre_vote_request(message)
+            return
+        if isinstance(message, PreVote):
+            self._on_pre_vote(message)
+            return
+        if message.term < self.term:
+            self._on_message_from_the_past(message)
+            return
+        if message.term > self.term:
+            if isinstance(message, VoteRequest) and self._is_led(message.sender):
+                return
+            self._become_follower(message.term)
+        match message:
+            case AppendEntries():
+                self._on_append(message)
+            case AppendReply():
+                self._on_append_reply(message)
+            case Commit():
+                self._hear_leader(message.sender)
+                self._commit(message.commit)
+            case Heartbeat():
+                self._hear_leader(message.sender)
+                self._commit(message.commit)
+                self._send(HeartbeatReply(**self._to(message.sender), context=message.context))
+            case HeartbeatReply():
+                self._on_heartbeat_reply(message)
+            case AppendRefusal():
+                self._on_append_refusal(message)
+            case VoteRequest():
+                self._on_vote_request(message)
+            case Vote():
+                if self.role is Role.CANDIDATE:
+                    self._count_vote(message.sender, message.granted)
+            case never:
+                assert_never(never)
 
     def propose(self, data: Sequence[bytes]) -> EntryId:
         """Append one entry per item and return the id of the first. Raises NotLeader."""
-        raise NotImplementedError
+        if self.role is not Role.LEADER:
+            raise NotLeader(self.leader)
+        first = self.log.last_index + 1
+        self.log.extend(list(map(Entry, count(first), repeat(self.term), repeat(EntryKind.NORMAL), data)))
+        self._replicate = True
+        return EntryId(self.term, first)
 
     def read_index(self, context: int) -> None:
         """Begin a linearizable read; it comes back in Ready.reads or Ready.reads_lost. Raises NotLeader."""
+        if self.role is not Role.LEADER:
+            raise NotLeader(self.leader)
+        self._reads.ask(context)
 
     def persisted(self, last: EntryId) -> None:
-        """The entries of a Ready, up to `last`, are durable. Ignored if the log no longer holds them."""
+        """The entries of a Ready, up to `last`, are durable. Ignored if the log no longer holds them.
+
+        Reported once per Ready with entries, in order; of several made durable at once the last will do.
+        """
+        if self.log.persisted(last) and self.role is Role.LEADER:
+            self._count_copies()
 
     def hard_state_persisted(self, hard_state: HardState) -> None:
         """The hard state of a Ready is durable. Report it before `persisted` of the same Ready."""
+        self._durable_hard_state = hard_state
+        if self.role is Role.CANDIDATE and hard_state == HardState(self.term, self.node_id):
+            self._count_vote(self.node_id, True)  # a vote counts once it cannot be forgotten, our own too
 
     def applied(self, index: int) -> None:
         """The state machine has applied everything up to `index`."""
+        assert self.applied_index <= index <= self.commit_index
+        self.applied_index = index
 
     def peer_lost(self, peer: int) -> None:
-        """The connection to `peer` closed: a hint, which may be wrong."""
+        """The connection to `peer` closed: a hint, which may be wrong.
 
-    # What it wants done
+        If it led, we ask for pre-votes soon, and grant them, instead of waiting out an election timeout.
+        Nothing but a pre-vote follows from a hint, so a wrong one costs the leader nothing unless a quorum
+        shares it. The voters take turns by rank: the first asks at once, so that two do not split the vote.
+        """
+        if self.role is Role.LEADER:
+            if peer in self._progress:
+                self._progress[peer].probe()
+                self._replicate = True
+            return
+        if peer != self.leader:
+            return
+        self.leader = None
+        self._leader_lost = True
+        self._hurry_ticks = self._election_ticks
+        rank = [voter for voter in self._voters if voter != peer].index(self.node_id)
+        if rank == 0:
+            self._ask_ahead()
+        else:
+            self._elapsed, self._election_timeout = 0, 2 * rank
+
+    # -- What it wants done ------------------------------------------------------------------------
 
     def has_ready(self) -> bool:
-        """Whether ready() would hold anything."""
-        raise NotImplementedError
+        """Whether there is work to take. Cheap, and False only if ready() would be empty."""
+        return bool(
+            self._messages
+            or self._messages_after_persist
+            or self._replicate
+            or self.log.has_unhanded
+            or self.commit_index > self._handed_commit
+            or self._hard_state_changed
+            or self._reads.has_results
+            or self._may_begin_read_round
+        )
 
     def ready(self) -> Ready:
         """Take all pending work. What is taken is taken: the node carries it out, in order, or stops."""
-        raise NotImplementedError
+        if self._may_begin_read_round:
+            self._reads.begin(self.commit_index)
+            self._send_heartbeats()
+        if self._replicate:
+            self._replicate = False
+            for peer, progress in self._progress.items():
+                self._send_appends(peer, progress)
+        hard_state = None
+        if self._hard_state_changed:
+            hard_state = self._handed_hard_state = HardState(self.term, self._voted_for)
+        committed = self._hand_out_committed()
+        reads, reads_lost = self._reads.take()
+        ready = Ready(
+            messages=tuple(self._messages),
+            hard_state=hard_state,
+            entries=self.log.hand_out(),
+            messages_after_persist=tuple(self._messages_after_persist),
+            committed=committed,
+            reads=reads,
+            reads_lost=reads_lost,
+        )
+        self._messages.clear()
+        self._messages_after_persist.clear()
+        return ready
+
+    def _hand_out_committed(self) -> tuple[Entry, ...]:
+        first = self._handed_commit + 1
+        self._handed_commit = min(self.commit_index, self._handed_commit + COMMITTED_ENTRIES_MAX)
+        return self.log.slice(first, self._handed_commit) if first <= self._handed_commit else ()
+
+    @property
+    def _hard_state_changed(self) -> bool:
+        handed = self._handed_hard_state
+        return handed.term != self.term or handed.voted_for != self._voted_for
+
+    # -- Sending -----------------------------------------------------------------------------------
+
+    def _to(self, peer: int) -> dict[str, int]:
+        return {"sender": self.node_id, "to": peer, "term": self.term}
+
+    def _send(self, message: Message) -> None:
+        """Send what needs no more than our term to be durable: without it, we could deny having said it."""
+        if self._durable_hard_state.term == self.term:
+            self._messages.append(message)
+        else:
+            self._messages_after_persist.append(message)
+
+    def _send_after_persist(self, message: Message) -> None:
+        self._messages_after_persist.append(message)
+
+    # -- Elections (5.2, 5.4.1; pre-vote: thesis 9.6) ----------------------------------------------
+
+    def _reset_election_timer(self) -> None:
+        self._elapsed = 0
+        if not self._peers:
+            self._election_timeout = 1  # nobody to collide with
+        elif self._hurry_ticks:
+            self._election_timeout = self._random.randrange(1, len(self._voters) + 2)
+        else:
+            self._election_timeout = self._random.randrange(self._election_ticks, 2 * self._election_ticks)
+
+    def _become_follower(self, term: int) -> None:
+        if self.role is Role.LEADER:
+            self._reads.abandon()
+            self._progress.clear()
+            self._replicate = False
+        if term > self.term:
+            self.term = term
+            self._voted_for = None
+            # Promises of a term we leave before they were sent bind nobody; and an unsent ack may be about
+            # entries that give way before they are ever written.
+            self._messages_after_persist.clear()
+        self.role = Role.FOLLOWER
+        self._forget_leader()
+        self._reset_election_timer()
+
+    def _forget_leader(self) -> None:
+        """Nobody leads that we know of: whoever asks is heard."""
+        self.leader = None
+        self._unled_ticks = self._election_ticks
+        self._leader_lost = False
+        self._early.clear()
+
+    def _hear_leader(self, leader: int) -> None:
+        assert self.role is not Role.LEADER, f"nodes {self.node_id} and {leader} both lead term {self.term}"
+        assert self.leader in (None, leader), f"nodes {self.leader} and {leader} both lead term {self.term}"
+        self.role = Role.FOLLOWER
+        self.leader = leader
+        self._elapsed = 0
+        self._unled_ticks = 0
+        if self._leader_lost or self._election_timeout < self._election_ticks:
+            # The hint was wrong, or what it began is over.
+            self._leader_lost = False
+            self._early.clear()
+            self._hurry_ticks = 0
+            self._reset_election_timer()
+
+    def _is_led(self, candidate: int) -> bool:
+        """Whether a leader is heard, so that `candidate` must be a node that merely does not hear it."""
+        if self.role is Role.LEADER:
+            return True
+        return self._unled_ticks < self._election_ticks and candidate not in self._early
+
+    def _ask_ahead(self) -> None:
+        """Ask who would vote for us. Until a quorum would, our term stays, and a leader undisturbed."""
+        self.role = Role.PRE_CANDIDATE
+        self.leader = None
+        self._votes = {self.node_id: True}
+        self._reset_election_timer()
+        if tally(self._votes, self._voters) is Outcome.WON:
+            self._stand()
+            return
+        for peer in self._peers:
+            ask = self._to(peer) | {"term": self.term + 1}
+            self._messages.append(PreVoteRequest(**ask, last=self.log.last))
+
+    def _on_pre_vote_request(self, ask: PreVoteRequest) -> None:
+        led = self.role is Role.LEADER or (self._unled_ticks < self._election_ticks and not self._leader_lost)
+        if ask.term > self.term and not led and ask.last >= self.log.last:
+            if self._leader_lost:
+                self._early.add(ask.sender)
+            self._send(PreVote(sender=self.node_id, to=ask.sender, term=ask.term, granted=True))
+        else:
+            self._send(PreVote(**self._to(ask.sender), granted=False))
+
+    def _on_pre_vote(self, vote: PreVote) -> None:
+        if not vote.granted and vote.term > self.term:
+            self._become_follower(vote.term)  # or we would ask about a past term for ever
+        if self.role is not Role.PRE_CANDIDATE or (vote.granted and vote.term != self.term + 1):
+            return
+        self._votes.setdefault(vote.sender, vote.granted)
+        match tally(self._votes, self._voters):
+            case Outcome.WON:
+                self._stand()
+            case Outcome.LOST:
+                self.role = Role.FOLLOWER
+                self._reset_election_timer()
+
+    def _stand(self) -> None:
+        """Enter a new term as its candidate. Our own vote must be durable before anyone hears of it."""
+        self._become_follower(self.term + 1)
+        self.role = Role.CANDIDATE
+        self._voted_for = self.node_id
+        self._votes = {}
+        for peer in self._peers:
+            self._send_after_persist(VoteRequest(**self._to(peer), last=self.log.last))
+
+    def _on_vote_request(self, ask: VoteRequest) -> None:
+        free = self.leader is None and self._voted_for in (None, ask.sender)
+        granted = free and ask.last >= self.log.last
+        if granted:
+            # On disk before the answer is on the wire: a crash in between would let us vote twice.
+            self._voted_for = ask.sender
+            self._reset_election_timer()
+        self._send_after_persist(Vote(**self._to(ask.sender), granted=granted))
+
+    def _count_vote(self, voter: int, granted: bool) -> None:
+        self._votes.setdefault(voter, granted)
+        match tally(self._votes, self._voters):
+            case Outcome.WON:
+                self._become_leader()
+            case Outcome.LOST:
+                self._become_follower(self.term)
+
+    def _on_message_from_the_past(self, message: Message) -> None:
+        """Tell who is behind; answers of an older term get none, and count for nothing."""
+        match message:
+            case VoteRequest():
+                self._send(Vote(**self._to(message.sender), granted=False))
+            case AppendEntries() | Heartbeat() | Commit():
+                self._send(HeartbeatReply(**self._to(message.sender), context=0))
+
+    # -- Leading -----------------------------------------------------------------------------------
+
+    def _become_leader(self) -> None:
+        self.role = Role.LEADER
+        self.leader = self.node_id
+        self._elapsed = 0
+        self._hurry_ticks = 0
+        first = self.log.last_index + 1
+        self._progress = {peer: Progress(next_index=first) for peer in self._peers}
+        # Earlier terms' entries commit only under one of our own (5.4.2), and until it is committed we do
+        # not know how far they are: no read before that (8).
+        self.log.extend([Entry(first, self.term, EntryKind.NOOP, b"")])
+        self._replicate = True
+
+    def _check_quorum(self) -> None:
+        """Step down after an election timeout without a quorum: others may lead by now (thesis 6.2)."""
+        heard = 1
+        for progress in self._progress.values():
+            progress.silent_ticks += 1
+            heard += progress.silent_ticks < self._election_ticks
+        if heard < majority(len(self._voters)):
+            self._become_follower(self.term)
+
+    def _send_heartbeats(self) -> None:
+        context = self._reads.context
+        for peer, progress in self._progress.items():
+            # Not more than it has acknowledged: beyond that, its log may hold another leader's entries.
+            commit = min(progress.match, self.commit_index)
+            self._send(Heartbeat(**self._to(peer), commit=commit, context=context))
+
+    def _send_appends(self, peer: int, progress: Progress) -> None:
+        last_index = self.log.last_index
+        while progress.next_index <= last_index and progress.may_append:
+            entries = self.log.batch(progress.next_index, BATCH_BYTES_MAX)
+            self._send_append(peer, progress, entries)
+            progress.sent(entries[-1].index, self.commit_index)
+        commit = min(progress.match, self.commit_index)
+        if progress.told_commit < commit:
+            progress.told_commit = commit
+            self._send(Commit(**self._to(peer), commit=commit))
+
+    def _send_append(self, peer: int, progress: Progress, entries: tuple[Entry, ...]) -> None:
+        self._send(
+            AppendEntries(
+                sender=self.node_id,
+                to=peer,
+                term=self.term,
+                previous=self.log.id_at(progress.next_index - 1),
+                entries=entries,
+                commit=self.commit_index,
+            )
+        )
+
+    def _on_append_reply(self, reply: AppendReply) -> None:
+        progress = self._progress.get(reply.sender)
+        if progress is None:
+            return
+        assert reply.match <= self.log.last_index, f"{reply.sender} acknowledged what we never sent"
+        if progress.acknowledged(reply.match):
+            self._replicate = True
+            self._count_copies()
+
+    def _on_append_refusal(self, refusal: AppendRefusal) -> None:
+        progress = self._progress.get(refusal.sender)
+        if progress is None:
+            return
+        if progress.refused(refusal.previous, self.log.latest_possible_match(refusal.hint).index):
+            self._replicate = True
+
+    def _on_heartbeat_reply(self, reply: HeartbeatReply) -> None:
+        progress = self._progress.get(reply.sender)
+        if progress is None:
+            return
+        progress.heard_heartbeat()
+        self._reads.confirm(reply.sender, reply.context)
+        if progress.match < self.log.last_index:
+            if progress.state is State.REPLICATE:
+                # Were the last appends lost, nothing after them would tell. An empty one asks.
+                self._send_append(reply.sender, progress, ())
+            self._replicate = True
+
+    def _count_copies(self) -> None:
+        """Commit what a quorum has on disk, if it ends in our own term.
+
+        An earlier term's entry on a quorum may still be overwritten by a leader that lacks it (Fig. 8); one
+        of our term above it settles both.
+        """
+        copies = [progress.match for progress in self._progress.values()]
+        index = majority_holds([self.log.durable_index, *copies])
+        if index > self.commit_index and self.log.term_at(index) == self.term:
+            self.commit_index = index
+            self._replicate = True
+
+    @property
+    def _may_begin_read_round(self) -> bool:
+        return self._reads.may_begin and self.log.term_at(self.commit_index) == self.term
+
+    # -- Following ---------------------------------------------------------------------------------
+
+    def _on_append(self, append: AppendEntries) -> None:
+        self._hear_leader(append.sender)
+        previous = append.previous
+        if previous.index < self.commit_index:
+            # Late, or from a leader that does not know how far we are. What is committed is the same in
+            # every leader's log, and is never compared, let alone cut.
+            self._acknowledge(append.sender, self.commit_index)
+        elif self.log.term_at(previous.index) == previous.term:
+            self.log.graft(append.entries, commit_index=self.commit_index)
+            match = previous.index + len(append.entries)
+            self._commit(min(append.commit, match))
+            self._acknowledge(append.sender, match)
+        else:
+            hint = self.log.latest_possible_match(previous)
+            self._send(AppendRefusal(**self._to(append.sender), previous=previous.index, hint=hint))
+
+    def _acknowledge(self, leader: int, match: int) -> None:
+        """Say that we hold everything up to `match`, once that is true of the disk."""
+        reply = AppendReply(**self._to(leader), match=match)
+        if match <= self.log.durable_index:
+            self._send(reply)
+            return
+        waiting = self._messages_after_persist
+        if waiting and isinstance(waiting[-1], AppendReply) and waiting[-1].match <= match:
+            waiting.pop()  # same term, same leader: the later one says both
+        waiting.append(reply)
+
+    def _commit(self, index: int) -> None:
+        """The leader says that everything up to `index` is committed, and we hold that much of its log."""
+        if index > self.commit_index:
+            assert index <= self.log.last_index, "the leader committed what we acknowledged and do not hold"
+            self.commit_index = index

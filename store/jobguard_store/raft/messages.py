@@ -39,7 +39,7 @@ class Entry(NamedTuple):
     On the wire and in a row it is its four fields, in this order.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which says nothing about an entry
     term: int
     kind: EntryKind
     data: bytes
@@ -134,7 +134,7 @@ class AppendRefusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
-    """I lead. `commit` never exceeds what the receiver has acknowledged; `context` names a read round, or 0."""
+    """I lead. `commit` never exceeds what the receiver acknowledged; `context` names a read round, or 0."""
 
     sender: int
     to: int
