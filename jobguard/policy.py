@@ -1,0 +1,130 @@
+"""What a user may choose per job: `jobguard_jobs = {"<beat entry>": {"overlap": "allow"}, "*": {…}}`.
+
+Place in the house   beat and worker  ->  policy  ->  errors
+Takes                the setting `jobs`, and the names of the beat entries
+Gives                one frozen Policy per job
+Never                lets a misspelt job, key or value pass: each is refused in one sentence, with a suggestion
+
+Policies live beside `beat_schedule`, never in it: a foreign key in an entry breaks stock beat.
+"""
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from jobguard.errors import ConfigurationError
+
+DEFAULTS = "*"
+
+
+def _one_of(*known: str) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        if value not in known:
+            raise ValueError(_suggest(str(value), known))
+        return str(value)
+
+    return read
+
+
+def _on_lost(value: Any) -> int:
+    match value:
+        case "fail":
+            return 0
+        case "rerun":
+            return 3
+        case {"rerun": int(times)} if times >= 0 and len(value) == 1:
+            return times
+    raise ValueError('it takes "rerun", {"rerun": <times>} or "fail"')
+
+
+def _catch_up(value: Any) -> int:
+    found = re.fullmatch(r"none|last|all\((\d+)\)", value) if isinstance(value, str) else None
+    if found is None or found[1] == "0":
+        raise ValueError('it takes "none", "last" or "all(<how many>)"')
+    number = int(found[1]) if found[1] else int(value == "last")
+    if number > 50:
+        raise ValueError("more than 50 are not started at once")
+    return number
+
+
+def _seconds(value: Any) -> float:
+    number = float(value)
+    if not 0 < number < float("inf"):
+        raise ValueError("a number of seconds above zero is needed")
+    return number
+
+
+def _zone(value: Any) -> ZoneInfo:
+    try:
+        return ZoneInfo(value)
+    except Exception as error:  # noqa: BLE001 - the zone database raises half a dozen kinds
+        raise ValueError(f"no such time zone ({error})") from None
+
+
+def _no_quorum(value: Any) -> str:
+    if value == "run-unguarded":
+        raise ValueError('"run-unguarded" is not available yet; "skip" is')
+    return _one_of("skip")(value)
+
+
+def _policy(default: Any, read: Callable[[Any], Any]) -> Any:
+    return field(default=default, metadata={"read": read})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """The choices for one job. A default surprises nobody who knows stock Celery, but for `overlap`."""
+
+    on_lost: int | None = _policy(None, _on_lost)
+    """How many lost attempts are dispatched again. None: 3 if the task has acks_late, else 0."""
+
+    overlap: str = _policy("skip", _one_of("skip", "queue-one", "allow"))
+    """When the job's previous occurrence is still running."""
+
+    catch_up: int = _policy(1, _catch_up)
+    """How many of the occurrences that were due while no beat led are started: none, last, all(n)."""
+
+    start_deadline: float | None = _policy(None, _seconds)
+    """Seconds after the nominal time; an occurrence not started by then is late. None: one period."""
+
+    on_suspect: str = _policy("stop", _one_of("stop", "continue"))
+    """What happens to a running body when the store cannot be reached: stop it at the deadline, or not."""
+
+    no_quorum: str = _policy("skip", _no_quorum)
+    zone: ZoneInfo | None = _policy(None, _zone)
+    dst: str = _policy("once", _one_of("skip", "once", "both"))
+
+
+def policies(jobs: Mapping[str, Mapping[str, Any]], names: Collection[str]) -> dict[str, Policy]:
+    """The policy of every beat entry in `names`. Raises ConfigurationError."""
+    for name in jobs:
+        if name != DEFAULTS and name not in names:
+            hint = _suggest(name, list(names)) if names else "there are no beat entries"
+            raise ConfigurationError(f"jobguard_jobs names {name!r}, which is no beat entry; {hint}")
+    common = policy_of(jobs, DEFAULTS)
+    return {name: policy_of({name: jobs.get(name, {})}, name, common) for name in names}
+
+
+def policy_of(jobs: Mapping[str, Mapping[str, Any]], name: str, common: Policy | None = None) -> Policy:
+    """The policy of one job alone, for a worker that knows no beat entries."""
+    if common is None:
+        common = Policy() if name == DEFAULTS else policy_of(jobs, DEFAULTS)
+    known = {each.name: each for each in fields(Policy)}
+    chosen = {}
+    for key, value in jobs.get(name, {}).items():
+        where = f"jobguard_jobs[{name!r}][{key!r}]"
+        if key not in known:
+            raise ConfigurationError(f"{where}: no such policy; {_suggest(str(key), list(known))}")
+        try:
+            chosen[key] = known[key].metadata["read"](value)
+        except (ValueError, TypeError) as error:
+            raise ConfigurationError(f"{where} = {value!r} cannot be used: {error}") from None
+    return replace(common, **chosen)
+
+
+def _suggest(word: str, known: Collection[str]) -> str:
+    close = get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}"
