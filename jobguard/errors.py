@@ -29,7 +29,7 @@ class OutcomeUnknown(JobguardError):
 
 
 class WrongCluster(JobguardError):
-    """An endpoint belongs to another cluster than the answers before. Tokens of two clusters do not compare."""
+    """An endpoint belongs to another cluster than the answers before; their tokens do not compare."""
 
 
 class ServerError(JobguardError):
@@ -70,7 +70,7 @@ class NotHolder(JobguardError):
 
 
 class LockLost(NotHolder):
-    """We held it and have lost it: the lease ended or an operator released it. Another may hold it already."""
+    """We held it and lost it: the lease ended or an operator released it. Another may hold it now."""
 
 
 class Fenced(JobguardError):

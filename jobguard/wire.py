@@ -312,6 +312,20 @@ class LeaseLeasesResponse(Response):
     leases: tuple[LeaseStatus, ...] = ()
 
 
+class WatchLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a watch's answer: exactly one of the two."""
+
+    result: WatchResponse | None = None
+    error: StreamError | None = None
+
+
+class LeaseKeepAliveLine(msgspec.Struct, frozen=True, kw_only=True):
+    """The one line of a keepalive's answer: exactly one of the two."""
+
+    result: LeaseKeepAliveResponse | None = None
+    error: StreamError | None = None
+
+
 # --- cluster and maintenance --------------------------------------------------------------------
 
 

@@ -1,7 +1,7 @@
 """Real stores for tests: our own and real etcd, one node or three, started and stopped by pid.
 
-Place in the house   tests/client, tests/plugin, tests/webui, tests/cli … -> stores -> the programs themselves
-Gives                Cluster: its endpoints, and its nodes, each of which can be killed, paused and started again
+Place in the house   tests/client, tests/plugin, tests/webui, tests/cli … -> stores -> the programs
+Gives                Cluster: its endpoints, and its nodes: each can be killed, paused, started again
 Never                kills by name, uses a fixed port, waits without a deadline
 """
 

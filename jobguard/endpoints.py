@@ -1,0 +1,218 @@
+"""Which node to ask, and what may be asked again.
+
+Place in the house   client, watch  ->  endpoints  ->  transport
+Takes                a path, a body, whether a repetition is harmless, a deadline
+Gives                the body of a 200; or Unavailable, OutcomeUnknown, or the store's own refusal
+Never                holds a lock over I/O (idle connections lie in deques), reads a message's meaning
+
+Four things can happen to an attempt, and they decide what may follow:
+
+    not connected          nothing was sent                       -> the next node, for every call
+    refused, not done      "no leader", "too many requests"       -> the next node, for every call
+    refused for good       key is empty, lease not found, …       -> ServerError at once
+    no clear answer        cut off, timed out, 5xx                -> the next node if repeating is harmless,
+                                                                     else OutcomeUnknown at once
+
+The node that answered last is asked first the next time. A node that failed is left alone for a while that
+doubles from 50 ms to 1 s, unless there is no other.
+"""
+
+import os
+import random
+import time
+from collections import deque
+from collections.abc import Iterator
+from enum import Enum, auto
+from typing import NamedTuple
+
+import msgspec
+
+from jobguard import wire
+from jobguard.errors import (
+    Compacted,
+    JobguardError,
+    LeaseExists,
+    LeaseNotFound,
+    OutcomeUnknown,
+    ServerError,
+    Unavailable,
+)
+from jobguard.transport import Answer, AnswerLost, Connection, Endpoint, NotConnected
+
+BACKOFF_FIRST = 0.05
+BACKOFF_MAX = 1.0
+IDLE_MAX = 16
+"""Idle connections kept per node; more threads than that at once dial again."""
+
+
+class Node:
+    """One endpoint, its idle connections and its back-off."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.not_before = 0.0
+        self._failures = 0
+        self._idle: deque[Connection] = deque(maxlen=IDLE_MAX)  # append and pop are atomic: no lock
+
+    def exchange(self, path: str, body: bytes, deadline: float) -> Answer:
+        """One request on an idle connection or a new one. Raises NotConnected, AnswerLost."""
+        connection = self.connection(deadline)
+        try:
+            return connection.exchange(self.endpoint.request(path, body), deadline)
+        finally:
+            if connection.reusable:
+                self._idle.append(connection)
+            else:
+                connection.close()
+
+    def connection(self, deadline: float) -> Connection:
+        """An idle connection the peer has not closed, so far as we can know, or a new one."""
+        while self._idle:
+            try:
+                connection = self._idle.pop()
+            except IndexError:  # another thread was faster
+                break
+            if connection.still_open():
+                return connection
+            connection.close()
+        return self.dial(deadline)
+
+    def dial(self, deadline: float) -> Connection:
+        return Connection(self.endpoint, deadline - time.monotonic())
+
+    def worked(self) -> None:
+        self._failures = 0
+        self.not_before = 0.0
+
+    def failed(self) -> None:
+        self._failures += 1
+        pause = min(BACKOFF_FIRST * 2 ** min(self._failures - 1, 10), BACKOFF_MAX)
+        self.not_before = time.monotonic() + pause * random.uniform(0.5, 1.0)
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
+
+class Endpoints:
+    """The nodes of one cluster, as one process sees them. A fork gets its own (`after_fork`)."""
+
+    def __init__(self, endpoints: tuple[Endpoint, ...]) -> None:
+        self.pid = os.getpid()
+        self.nodes = tuple(Node(each) for each in endpoints)
+        self._preferred = 0
+
+    def after_fork(self) -> "Endpoints":
+        return Endpoints(tuple(node.endpoint for node in self.nodes))
+
+    def ask(self, path: str, body: bytes, *, harmless: bool, deadline: float, patience: float) -> Answer:
+        """POST to one node after the other until one says yes, or no for good, or time is up.
+
+        `patience` bounds one attempt, so that a node that fell silent does not use up the deadline. An
+        attempt that must not be repeated gets all the time there is.
+        """
+        trouble = "no time was left to ask"
+        for node in self.turns(deadline):
+            limit = min(deadline, time.monotonic() + patience) if harmless else deadline
+            try:
+                answer = node.exchange(path, body, limit)
+            except NotConnected as error:
+                trouble = str(error)
+            except AnswerLost as error:
+                trouble = f"{node.endpoint.url}: {error}"
+                if not harmless:
+                    node.failed()
+                    raise OutcomeUnknown(f"{path}: {trouble}") from error
+            else:
+                if answer.status == 200:
+                    self.worked(node)
+                    return answer
+                verdict, refusal = read_refusal(answer)
+                if verdict is Verdict.FINAL:
+                    self.worked(node)
+                    raise refusal
+                trouble = f"{node.endpoint.url}: {refusal}"
+                if verdict is Verdict.UNCLEAR and not harmless:
+                    node.failed()
+                    raise OutcomeUnknown(f"{path}: {trouble}")
+            node.failed()
+        raise Unavailable(f"{path}: {trouble}")
+
+    def turns(self, deadline: float) -> Iterator[Node]:
+        """The node to try next, again and again until the deadline; waits while all are in back-off."""
+        tried = False
+        while True:
+            node, pause = self.next()
+            if pause > 0 and tried:
+                time.sleep(min(pause, max(deadline - time.monotonic(), 0)))
+            if time.monotonic() >= deadline:
+                return
+            yield node
+            tried = True
+
+    def next(self) -> tuple[Node, float]:
+        """The first node, counted from the preferred one, that is not in back-off; else the one whose
+        back-off ends first, with the seconds until then."""
+        now = time.monotonic()
+        start = self._preferred
+        in_order = [*self.nodes[start:], *self.nodes[:start]]
+        node = min(in_order, key=lambda each: max(each.not_before, now))
+        return node, node.not_before - now
+
+    def worked(self, node: Node) -> None:
+        node.worked()
+        self._preferred = self.nodes.index(node)
+
+    def close(self) -> None:
+        for node in self.nodes:
+            node.close()
+
+
+class Verdict(Enum):
+    FINAL = auto()
+    NOT_DONE = auto()
+    UNCLEAR = auto()
+
+
+class Refusal(NamedTuple):
+    verdict: Verdict
+    error: JobguardError
+
+
+_NOT_DONE = frozenset(
+    {
+        "etcdserver: no leader",
+        "etcdserver: too many requests",
+        "etcdserver: rpc not supported for learner",
+    }
+)
+# gRPC codes that are decided before anything is proposed, or by the state machine itself. Not among them:
+# cancelled, unknown, deadline exceeded, aborted, internal, unavailable ("leader changed", "timed out").
+_FINAL_CODES = frozenset({3, 5, 6, 7, 8, 9, 11, 12, 15, 16})
+_FINAL_STATUSES = frozenset({404, 405, 413, 501})
+
+
+def read_refusal(answer: Answer) -> Refusal:
+    """What an answer other than 200 means for the caller."""
+    try:
+        body = wire.decode(answer.body, wire.ErrorBody)
+    except msgspec.DecodeError:  # not the gateway: a proxy, a wrong address
+        body = wire.ErrorBody(message=answer.body[:200].decode(errors="replace").strip())
+        if answer.status in _FINAL_STATUSES:
+            return Refusal(Verdict.FINAL, ServerError(12, f"HTTP {answer.status}: {body.message}"))
+    return refusal(body.code, body.message or body.error or f"HTTP {answer.status}")
+
+
+def refusal(code: int, text: str) -> Refusal:
+    """The same for a gRPC code and text, which is how a stream reports its failure."""
+    if text in _NOT_DONE:
+        return Refusal(Verdict.NOT_DONE, ServerError(code, text))
+    match text:
+        case "etcdserver: requested lease not found":
+            return Refusal(Verdict.FINAL, LeaseNotFound(code, text))
+        case "etcdserver: lease already exists":
+            return Refusal(Verdict.FINAL, LeaseExists(code, text))
+        case "etcdserver: mvcc: required revision has been compacted":
+            return Refusal(Verdict.FINAL, Compacted())
+    verdict = Verdict.FINAL if code in _FINAL_CODES else Verdict.UNCLEAR
+    return Refusal(verdict, ServerError(code, text))
