@@ -1,0 +1,151 @@
+"""Commands on their way to commitment, and those who wait for them.
+
+Place in the house   node -> proposals -> machine.commands
+Takes                commands; what became of them: handed on, refused, applied, overtaken by a newer term
+Gives                the queue to propose or forward; answers through futures
+Never                hands a command on twice, unless it was refused before anybody appended it
+
+A waiter's life:  queued ──▶ sent in term t ──▶ applied                       the machine's answer
+                    │  ▲        │    ├────────▶ an entry of a term > t applied   LeaderChanged: it never will be
+                    │  └refused─┘    └────────▶ time-out                         RequestTimedOut: it may yet be
+                    └─▶ no leader for too long                                NoLeader: it never was
+
+Why the second answer is definite. A command sent to term t is appended by the leader of t, as an entry of
+term t, or not at all (Forward carries t, and other leaders refuse it). Terms never fall along a log, and what
+we have applied is committed for ever. So once an entry of a term > t is applied, every entry of term t that
+will ever be committed lies before it, and has been applied here already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jobguard_store.errors import (
+    LeaderChanged,
+    NoLeader,
+    RequestTimedOut,
+    ServerStopped,
+    StoreError,
+    TooManyRequests,
+)
+from jobguard_store.machine.commands import Command, Origin, encode
+
+if TYPE_CHECKING:
+    from jobguard_store.machine import Applied
+
+QUEUED = 0  # no term is 0, so this means: in no leader's hands
+WAITERS_MAX = 5000  # etcd refuses at the same distance
+
+
+@dataclass(slots=True)
+class Waiter:
+    sequence: int
+    data: bytes
+    since: float
+    future: asyncio.Future[Applied]
+    term: int = QUEUED
+
+
+class Proposals:
+    """All commands this node has accepted and not yet answered."""
+
+    def __init__(self, *, member: int, boot: int, leader_wait_s: float, timeout_s: float) -> None:
+        self._member = member
+        self._boot = boot
+        self._leader_wait_s = leader_wait_s
+        self._timeout_s = timeout_s
+        self._sequence = 0
+        self._waiting: dict[int, Waiter] = {}
+        self._queued: list[Waiter] = []
+        self._refused: list[Waiter] = []
+        self._by_age: deque[Waiter] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def submit(self, command: Command, now: float) -> asyncio.Future[Applied]:
+        if len(self._waiting) >= WAITERS_MAX:
+            raise TooManyRequests
+        self._sequence += 1
+        data = encode(Origin(self._member, self._boot, self._sequence), command)
+        future: asyncio.Future[Applied] = asyncio.get_running_loop().create_future()
+        waiter = Waiter(self._sequence, data, now, future)
+        self._waiting[waiter.sequence] = waiter
+        self._queued.append(waiter)
+        self._by_age.append(waiter)
+        return future
+
+    @property
+    def queued(self) -> list[Waiter]:
+        return self._queued
+
+    def sent(self, term: int) -> None:
+        """All that was queued is now in the hands of the leader of `term`."""
+        for waiter in self._queued:
+            waiter.term = term
+        self._queued = []
+
+    def refused(self, sequences: Iterable[int]) -> None:
+        """The leader appended none of these. They queue again at the next tick: by then we may know better."""
+        for sequence in sequences:
+            waiter = self._waiting.get(sequence)
+            if waiter is not None and waiter.term != QUEUED:
+                waiter.term = QUEUED
+                self._refused.append(waiter)
+
+    def applied(self, origin: Origin, applied: Applied) -> None:
+        """An entry was applied; if it is ours and of this life, somebody waits for it."""
+        if origin.boot != self._boot or origin.member != self._member:
+            return
+        waiter = self._waiting.pop(origin.sequence, None)
+        if waiter is None or waiter.future.done():
+            return
+        if isinstance(applied.result, StoreError):
+            waiter.future.set_exception(applied.result)
+        else:
+            waiter.future.set_result(applied)
+
+    def term_began(self, term: int) -> None:
+        """The first entry of `term` is applied: what older leaders held and lost is lost for ever."""
+        for waiter in [w for w in self._waiting.values() if QUEUED < w.term < term]:
+            self._fail(waiter, LeaderChanged())
+
+    def tick(self, now: float) -> None:
+        """Queue the refused again; give up on those that waited too long."""
+        if self._refused:
+            self._queued.extend(waiter for waiter in self._refused if waiter.sequence in self._waiting)
+            self._refused = []
+        if self._queued and now - self._queued[0].since >= self._leader_wait_s:
+            self._give_up_queued(now)
+        while self._by_age and self._is_over(self._by_age[0], now):
+            waiter = self._by_age.popleft()
+            if waiter.sequence in self._waiting:
+                self._fail(waiter, RequestTimedOut())
+
+    def stop(self) -> None:
+        """Queued: certainly not done. Sent: the others may still commit it."""
+        for waiter in tuple(self._waiting.values()):
+            unsent = waiter.term == QUEUED
+            self._fail(waiter, ServerStopped() if unsent else RequestTimedOut())
+        self._queued, self._refused = [], []
+
+    def _is_over(self, waiter: Waiter, now: float) -> bool:
+        return waiter.sequence not in self._waiting or now - waiter.since >= self._timeout_s
+
+    def _give_up_queued(self, now: float) -> None:
+        kept = []
+        for waiter in self._queued:
+            if now - waiter.since >= self._leader_wait_s:
+                self._fail(waiter, NoLeader())
+            else:
+                kept.append(waiter)
+        self._queued = kept
+
+    def _fail(self, waiter: Waiter, error: Exception) -> None:
+        del self._waiting[waiter.sequence]
+        if not waiter.future.done():
+            waiter.future.set_exception(error)
