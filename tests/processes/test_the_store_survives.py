@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.gateway import Gateway, b64, unb64
-from tests.stores import Store, nodes
+from tests.stores import Node as Store
+from tests.stores import nodes
 
 PATIENCE_S = 30.0
 
