@@ -3,7 +3,7 @@
 Place in the house   beat and worker  ->  policy  ->  errors
 Takes                the setting `jobs`, and the names of the beat entries
 Gives                one frozen Policy per job
-Never                lets a misspelt job, key or value pass: each is refused in one sentence, with a suggestion
+Never                lets a misspelt job, key or value pass: each is refused with a suggestion
 
 Policies live beside `beat_schedule`, never in it: a foreign key in an entry breaks stock beat.
 """
@@ -94,7 +94,7 @@ class Policy:
     """What happens to a running body when the store cannot be reached: stop it at the deadline, or not."""
 
     no_quorum: str = _policy("skip", _no_quorum)
-    zone: ZoneInfo | None = _policy(None, _zone)
+    zone: ZoneInfo | None = _policy(None, _zone)  # noqa: RUF009 - a field like the others
     dst: str = _policy("once", _one_of("skip", "once", "both"))
 
 
