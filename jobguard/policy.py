@@ -8,7 +8,6 @@ Never                lets a misspelt job, key or value pass: each is refused wit
 Policies live beside `beat_schedule`, never in it: a foreign key in an entry breaks stock beat.
 """
 
-import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -18,6 +17,8 @@ from zoneinfo import ZoneInfo
 from jobguard.errors import ConfigurationError
 
 DEFAULTS = "*"
+CATCH_UP_MAX = 50
+"""With the missed ones beside them, what one transaction of the store carries."""
 
 
 def _one_of(*known: str) -> Callable[[Any], str]:
@@ -41,13 +42,14 @@ def _on_lost(value: Any) -> int:
 
 
 def _catch_up(value: Any) -> int:
-    found = re.fullmatch(r"none|last|all\((\d+)\)", value) if isinstance(value, str) else None
-    if found is None or found[1] == "0":
-        raise ValueError('it takes "none", "last" or "all(<how many>)"')
-    number = int(found[1]) if found[1] else int(value == "last")
-    if number > 50:
-        raise ValueError("more than 50 are not started at once")
-    return number
+    match value:
+        case "none":
+            return 0
+        case "last":
+            return 1
+        case {"all": int(number)} if 0 < number <= CATCH_UP_MAX and len(value) == 1:
+            return number
+    raise ValueError(f'it takes "none", "last" or {{"all": <at most {CATCH_UP_MAX}>}}')
 
 
 def _seconds(value: Any) -> float:
@@ -85,7 +87,7 @@ class Policy:
     """When the job's previous occurrence is still running."""
 
     catch_up: int = _policy(1, _catch_up)
-    """How many of the occurrences that were due while no beat led are started: none, last, all(n)."""
+    """How many of the occurrences that were due while no beat led are started: none, last, {"all": n}."""
 
     start_deadline: float | None = _policy(None, _seconds)
     """Seconds after the nominal time; an occurrence not started by then is late. None: one period."""

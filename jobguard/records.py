@@ -66,7 +66,7 @@ class Keys:
     namespace: str = "default"
 
     def key(self, *parts: str) -> bytes:
-        encoded = (quote(part, safe="") for part in (self.namespace, *parts))
+        encoded = (quote(part, safe=":") for part in (self.namespace, *parts))
         return ("/jobguard/" + "/".join(encoded)).encode()
 
     def prefix(self, *parts: str) -> bytes:

@@ -189,7 +189,7 @@ def due(times: Times, cursor: datetime, now: datetime, *, catch_up: int = 1) -> 
 def _missed(
     times: Times, cursor: datetime, rest: list[datetime], complete: bool, catch_up: int, newer: bool
 ) -> Iterator[Missed]:
-    policy = {0: "none", 1: "last"}.get(catch_up, f"all({catch_up})")
+    policy = {0: "none", 1: "last"}.get(catch_up, f"all, {catch_up}")
     reason = f"no beat led when it was due; catch_up is {policy}"
     late = reason if newer or catch_up == 0 else "no beat led for more than a day after it was due"
     single, merged = rest[-_KEEP:], rest[:-_KEEP]
