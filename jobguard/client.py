@@ -20,6 +20,7 @@ over all endpoints. What is sent again after a lost answer, and why that is harm
 import os
 import secrets
 import time
+from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from email.utils import parsedate_to_datetime
 from functools import cache
@@ -88,6 +89,7 @@ class Client:
         self.namespace = namespace
         self.timeout = timeout
         self._endpoints = Endpoints(parsed)
+        self.spare_sessions: defaultdict[float, deque[Session]] = defaultdict(deque)  # by TTL; see session.py
         self._cluster_id = 0
         self._clock = (b"", 0.0)
 
@@ -295,9 +297,9 @@ class Client:
 
     # --- the cluster ---
 
-    def members(self) -> tuple[wire.Member, ...]:
-        """The cluster's members, confirmed by a quorum."""
-        request = wire.MemberListRequest(linearizable=True)
+    def members(self, *, linearizable: bool = True) -> tuple[wire.Member, ...]:
+        """The cluster's members, confirmed by a quorum; or else as any one node knows them."""
+        request = wire.MemberListRequest(linearizable=linearizable)
         return self._call("/v3/cluster/member/list", request, wire.MemberListResponse, harmless=True).members
 
     def status(self, endpoint: str | None = None) -> wire.StatusResponse:
