@@ -81,8 +81,9 @@ class ErrorBody(Message):
 
 # --- kv -----------------------------------------------------------------------------------------
 
-SortOrder = Literal["NONE", "ASCEND", "DESCEND", 0, 1, 2]
-SortTarget = Literal["KEY", "VERSION", "CREATE", "MOD", "VALUE", 0, 1, 2, 3, 4]
+# A number that names no order is refused by its meaning, not by its type: etcd has an error of its own for it.
+SortOrder = Literal["NONE", "ASCEND", "DESCEND"] | int
+SortTarget = Literal["KEY", "VERSION", "CREATE", "MOD", "VALUE"] | int
 CompareResult = Literal["EQUAL", "GREATER", "LESS", "NOT_EQUAL", 0, 1, 2, 3]
 CompareTarget = Literal["VERSION", "CREATE", "MOD", "VALUE", "LEASE", 0, 1, 2, 3, 4]
 
@@ -394,8 +395,21 @@ def _decode_hook(kind: type, value: object) -> object:
     raise ValueError(f"expected a 64-bit integer, got {value!r}")
 
 
+def _request_hook(kind: type, value: object) -> object:
+    """As strict as a server has to be: every number of a request we serve is a signed one."""
+    if isinstance(value, str) and not _DIGITS.fullmatch(value):
+        raise ValueError(f"expected a 64-bit integer, got {value!r}")
+    number = _decode_hook(kind, value)
+    assert isinstance(number, int)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"{number} does not fit into 64 bits")
+    return number
+
+
+_DIGITS = re.compile(r"-?[0-9]{1,19}")
 _encoder = msgspec.json.Encoder(enc_hook=_encode_hook)
 _decoders: dict[type, msgspec.json.Decoder[Any]] = {}
+_request_decoders: dict[type, msgspec.json.Decoder[Any]] = {}
 
 
 def encode(message: msgspec.Struct) -> bytes:
@@ -429,16 +443,22 @@ def decode_request(body: bytes, kind: type[M]) -> M:
     Raises msgspec.DecodeError (of which msgspec.ValidationError is one) with the reason.
     """
     if not _CAMEL_FIELD.search(body):
+        decoder = _request_decoders.get(kind)
+        if decoder is None:
+            decoder = _request_decoders[kind] = msgspec.json.Decoder(kind, dec_hook=_request_hook)
         try:
-            return decode(body or b"{}", kind)
-        except msgspec.DecodeError:
+            return decoder.decode(body or b"{}")  # type: ignore[no-any-return]
+        except (msgspec.DecodeError, RecursionError):
             pass  # null fields and trailing bytes are rare: the lenient reading below decides
     return convert_request(_first_object(body), kind)
 
 
 def convert_request(document: Any, kind: type[M]) -> M:
     """The lenient reading of one parsed JSON document. Raises msgspec.ValidationError."""
-    return msgspec.convert(_proto_names(document), kind, dec_hook=_decode_hook)
+    try:
+        return msgspec.convert(_proto_names(document), kind, dec_hook=_request_hook)
+    except RecursionError as error:
+        raise msgspec.DecodeError(str(error)) from None
 
 
 def _first_object(body: bytes) -> Any:
@@ -446,7 +466,7 @@ def _first_object(body: bytes) -> Any:
         document, _ = json.JSONDecoder().raw_decode(body.decode().lstrip() or "{}")
     except (ValueError, RecursionError) as error:
         raise msgspec.DecodeError(str(error)) from None
-    return document
+    return {} if document is None else document
 
 
 def _proto_names(document: Any) -> Any:

@@ -55,6 +55,13 @@ class RequestTooLarge(InvalidRequest):
     text = "etcdserver: request is too large"
 
 
+class MessageTooLarge(StoreError):
+    """The request was not even read; the text is that of etcd's gRPC layer."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(f"grpc: received message larger than max ({size} vs. {limit})")
+
+
 class LeaseNotFound(StoreError):
     text = "etcdserver: requested lease not found"
 
@@ -112,6 +119,13 @@ class OutcomeUnknown(Exception):
 class RequestTimedOut(OutcomeUnknown):
     def __init__(self, text: str = "etcdserver: request timed out") -> None:
         super().__init__(text)
+
+
+class DeadlineExceeded(OutcomeUnknown):
+    """The caller's own deadline passed, from its Grpc-Timeout header."""
+
+    def __init__(self) -> None:
+        super().__init__("context deadline exceeded")
 
 
 class StartupError(Exception):
