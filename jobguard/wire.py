@@ -43,7 +43,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 # --- common -------------------------------------------------------------------------------------
 
 
-class ResponseHeader(Message):
+class ResponseHeader(Message, frozen=True):
     cluster_id: Int64 = ZERO
     member_id: Int64 = ZERO
     revision: Int64 = ZERO
@@ -53,7 +53,7 @@ class ResponseHeader(Message):
 NO_HEADER = ResponseHeader()
 
 
-class Response(Message):
+class Response(Message, frozen=True):
     header: ResponseHeader | msgspec.UnsetType = msgspec.UNSET
 
     @property
@@ -62,7 +62,7 @@ class Response(Message):
         return self.header.revision if isinstance(self.header, ResponseHeader) else 0
 
 
-class KeyValue(Message):
+class KeyValue(Message, frozen=True):
     key: bytes = b""
     create_revision: Int64 = ZERO
     mod_revision: Int64 = ZERO
@@ -71,7 +71,7 @@ class KeyValue(Message):
     lease: Int64 = ZERO
 
 
-class ErrorBody(Message):
+class ErrorBody(Message, frozen=True):
     """The body of every answer that is not a 200."""
 
     error: str = ""
@@ -81,14 +81,14 @@ class ErrorBody(Message):
 
 # --- kv -----------------------------------------------------------------------------------------
 
-# A number that names no order is refused by its meaning, not by its type: etcd has an error of its own for it.
+# Any number, since etcd has an error of its own for those that name no order.
 SortOrder = Literal["NONE", "ASCEND", "DESCEND"] | int
 SortTarget = Literal["KEY", "VERSION", "CREATE", "MOD", "VALUE"] | int
 CompareResult = Literal["EQUAL", "GREATER", "LESS", "NOT_EQUAL", 0, 1, 2, 3]
 CompareTarget = Literal["VERSION", "CREATE", "MOD", "VALUE", "LEASE", 0, 1, 2, 3, 4]
 
 
-class RangeRequest(Message):
+class RangeRequest(Message, frozen=True):
     """POST /v3/kv/range."""
 
     key: bytes = b""
@@ -106,13 +106,13 @@ class RangeRequest(Message):
     max_create_revision: Int64 = ZERO
 
 
-class RangeResponse(Response):
+class RangeResponse(Response, frozen=True):
     kvs: tuple[KeyValue, ...] = ()
     more: bool = False
     count: Int64 = ZERO
 
 
-class PutRequest(Message):
+class PutRequest(Message, frozen=True):
     """POST /v3/kv/put."""
 
     key: bytes = b""
@@ -123,11 +123,11 @@ class PutRequest(Message):
     ignore_lease: bool = False
 
 
-class PutResponse(Response):
+class PutResponse(Response, frozen=True):
     prev_kv: KeyValue | None = None
 
 
-class DeleteRangeRequest(Message):
+class DeleteRangeRequest(Message, frozen=True):
     """POST /v3/kv/deleterange."""
 
     key: bytes = b""
@@ -135,12 +135,12 @@ class DeleteRangeRequest(Message):
     prev_kv: bool = False
 
 
-class DeleteRangeResponse(Response):
+class DeleteRangeResponse(Response, frozen=True):
     deleted: Int64 = ZERO
     prev_kvs: tuple[KeyValue, ...] = ()
 
 
-class Compare(Message):
+class Compare(Message, frozen=True):
     """One condition of a txn. The operand's field is the one `target` names; missing means zero."""
 
     result: CompareResult = "EQUAL"
@@ -154,7 +154,7 @@ class Compare(Message):
     range_end: bytes = b""
 
 
-class RequestOp(Message):
+class RequestOp(Message, frozen=True):
     """Exactly one field is set; none set is refused by the server."""
 
     request_range: RangeRequest | None = None
@@ -163,7 +163,7 @@ class RequestOp(Message):
     request_txn: "TxnRequest | None" = None
 
 
-class TxnRequest(Message):
+class TxnRequest(Message, frozen=True):
     """POST /v3/kv/txn."""
 
     compare: tuple[Compare, ...] = ()
@@ -171,26 +171,26 @@ class TxnRequest(Message):
     failure: tuple[RequestOp, ...] = ()
 
 
-class ResponseOp(Message):
+class ResponseOp(Message, frozen=True):
     response_range: RangeResponse | None = None
     response_put: PutResponse | None = None
     response_delete_range: DeleteRangeResponse | None = None
     response_txn: "TxnResponse | None" = None
 
 
-class TxnResponse(Response):
+class TxnResponse(Response, frozen=True):
     succeeded: bool = False
     responses: tuple[ResponseOp, ...] = ()
 
 
-class CompactionRequest(Message):
+class CompactionRequest(Message, frozen=True):
     """POST /v3/kv/compaction."""
 
     revision: Int64 = ZERO
     physical: bool = False
 
 
-class CompactionResponse(Response):
+class CompactionResponse(Response, frozen=True):
     pass
 
 
@@ -199,7 +199,7 @@ class CompactionResponse(Response):
 FilterType = Literal["NOPUT", "NODELETE", 0, 1]
 
 
-class WatchCreateRequest(Message):
+class WatchCreateRequest(Message, frozen=True):
     key: bytes = b""
     range_end: bytes = b""
     start_revision: Int64 = ZERO
@@ -210,15 +210,15 @@ class WatchCreateRequest(Message):
     fragment: bool = False
 
 
-class WatchCancelRequest(Message):
+class WatchCancelRequest(Message, frozen=True):
     watch_id: Int64 = ZERO
 
 
-class WatchProgressRequest(Message):
+class WatchProgressRequest(Message, frozen=True):
     pass
 
 
-class WatchRequest(Message):
+class WatchRequest(Message, frozen=True):
     """POST /v3/watch: the body is a stream of these."""
 
     create_request: WatchCreateRequest | None = None
@@ -226,7 +226,7 @@ class WatchRequest(Message):
     progress_request: WatchProgressRequest | None = None
 
 
-class Event(Message):
+class Event(Message, frozen=True):
     """A change of one key; a DELETE carries only the key and the revision of its removal."""
 
     type: Literal["PUT", "DELETE"] = "PUT"
@@ -234,7 +234,7 @@ class Event(Message):
     prev_kv: KeyValue | None = None
 
 
-class WatchResponse(Response):
+class WatchResponse(Response, frozen=True):
     watch_id: Int64 = ZERO
     created: bool = False
     canceled: bool = False
@@ -244,7 +244,7 @@ class WatchResponse(Response):
     events: tuple[Event, ...] = ()
 
 
-class StreamError(Message):
+class StreamError(Message, frozen=True):
     grpc_code: int = 0
     http_code: int = 0
     message: str = ""
@@ -255,44 +255,44 @@ class StreamError(Message):
 # --- lease --------------------------------------------------------------------------------------
 
 
-class LeaseGrantRequest(Message):
+class LeaseGrantRequest(Message, frozen=True):
     """POST /v3/lease/grant. TTL in seconds; ID 0 lets the server choose."""
 
     TTL: Int64 = ZERO
     ID: Int64 = ZERO
 
 
-class LeaseGrantResponse(Response):
+class LeaseGrantResponse(Response, frozen=True):
     ID: Int64 = ZERO
     TTL: Int64 = ZERO
     error: str = ""
 
 
-class LeaseRevokeRequest(Message):
+class LeaseRevokeRequest(Message, frozen=True):
     ID: Int64 = ZERO
 
 
-class LeaseRevokeResponse(Response):
+class LeaseRevokeResponse(Response, frozen=True):
     pass
 
 
-class LeaseKeepAliveRequest(Message):
+class LeaseKeepAliveRequest(Message, frozen=True):
     ID: Int64 = ZERO
 
 
-class LeaseKeepAliveResponse(Response):
+class LeaseKeepAliveResponse(Response, frozen=True):
     """TTL in seconds; 0 means the lease is gone."""
 
     ID: Int64 = ZERO
     TTL: Int64 = ZERO
 
 
-class LeaseTimeToLiveRequest(Message):
+class LeaseTimeToLiveRequest(Message, frozen=True):
     ID: Int64 = ZERO
     keys: bool = False
 
 
-class LeaseTimeToLiveResponse(Response):
+class LeaseTimeToLiveResponse(Response, frozen=True):
     """TTL in whole seconds left; -1 for a lease that does not exist."""
 
     ID: Int64 = ZERO
@@ -301,15 +301,15 @@ class LeaseTimeToLiveResponse(Response):
     keys: tuple[bytes, ...] = ()
 
 
-class LeaseLeasesRequest(Message):
+class LeaseLeasesRequest(Message, frozen=True):
     pass
 
 
-class LeaseStatus(Message):
+class LeaseStatus(Message, frozen=True):
     ID: Int64 = ZERO
 
 
-class LeaseLeasesResponse(Response):
+class LeaseLeasesResponse(Response, frozen=True):
     leases: tuple[LeaseStatus, ...] = ()
 
 
@@ -330,7 +330,7 @@ class LeaseKeepAliveLine(msgspec.Struct, frozen=True, kw_only=True):
 # --- cluster and maintenance --------------------------------------------------------------------
 
 
-class Member(Message):
+class Member(Message, frozen=True):
     ID: Int64 = ZERO
     name: str = ""
     peerURLs: tuple[str, ...] = ()
@@ -338,19 +338,19 @@ class Member(Message):
     isLearner: bool = False
 
 
-class MemberListRequest(Message):
+class MemberListRequest(Message, frozen=True):
     linearizable: bool = False
 
 
-class MemberListResponse(Response):
+class MemberListResponse(Response, frozen=True):
     members: tuple[Member, ...] = ()
 
 
-class StatusRequest(Message):
+class StatusRequest(Message, frozen=True):
     pass
 
 
-class StatusResponse(Response):
+class StatusResponse(Response, frozen=True):
     version: str = ""
     dbSize: Int64 = ZERO
     leader: Int64 = ZERO
@@ -422,6 +422,11 @@ def stream_line(message: msgspec.Struct) -> bytes:
     return b'{"result":' + _encoder.encode(message) + b"}\n"
 
 
+def error_line(error: StreamError) -> bytes:
+    """What ends a stream in place of a message."""
+    return b'{"error":' + _encoder.encode(error) + b"}\n"
+
+
 def decode(body: bytes, kind: type[M]) -> M:
     """Read an answer of the server.
 
@@ -488,13 +493,13 @@ def _camel(name: str) -> str:
     return head + "".join(part.capitalize() for part in tail)
 
 
-def _requests(kind: type) -> list[type]:
-    return [kind, *(found for child in kind.__subclasses__() for found in _requests(child))]
+def _kinds(kind: type[Message]) -> list[type[Message]]:
+    return [kind, *(found for child in kind.__subclasses__() for found in _kinds(child))]
 
 
 _PROTO_NAME = {
     _camel(name): name
-    for message in _requests(Message)
+    for message in _kinds(Message)
     for name in message.__struct_fields__
     if "_" in name
 }
