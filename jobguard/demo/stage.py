@@ -249,17 +249,15 @@ class Stage:
 
 @contextmanager
 def stopped_at_the_end(stage: Stage) -> Iterator[Stage]:
-    """Whatever happens inside, every process of `stage` is gone afterwards; SIGTERM and SIGHUP end it too."""
-
-    def leave(number: int, _frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    previous = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    """Whatever happens inside, every process of `stage` is gone afterwards."""
+    # SIGTERM and SIGHUP end it as Ctrl-C does.
+    also = (signal.SIGTERM, signal.SIGHUP)
+    previous = {number: signal.signal(number, signal.default_int_handler) for number in also}
     try:
         yield stage
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
+        for number in (signal.SIGINT, *also):
+            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave half of them behind
         stage.stop()
         for number, handler in {**previous, signal.SIGINT: signal.default_int_handler}.items():
             signal.signal(number, handler)
