@@ -96,6 +96,12 @@ class TooManyRequests(StoreError):
     text = "etcdserver: too many requests"
 
 
+class NoSpace(StoreError):
+    """This node's disk is full; it accepts nothing until there is space again."""
+
+    text = "etcdserver: mvcc: database space exceeded"
+
+
 class NoLeader(StoreError):
     """No leader is known; nothing was proposed, so asking another node or again is safe."""
 
@@ -142,3 +148,7 @@ class DatabaseNewer(StartupError):
 
 class DatabaseInUse(StartupError):
     """Another process holds the node's file."""
+
+
+class DatabaseUnusable(StartupError):
+    """The node's file may be sound, but cannot be opened, read or written as things are."""

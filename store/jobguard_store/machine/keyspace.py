@@ -1,6 +1,6 @@
 """The newest version of every key, sorted; and the rules of intervals and of a range's pipeline.
 
-Place in the house   apply, txn -> keyspace;  storage.history shares `Interval` and `select`
+Place in the house   apply, txn -> keyspace;  storage.history shares `interval` and `select_answer`
 Takes                keys, records, range requests
 Gives                records: always references, never copies
 Never                knows revisions other than the newest, or which command it serves
@@ -92,12 +92,12 @@ class Keyspace:
         """Answer a range at the newest state; `revision` is only what the answer carries."""
         if not request.range_end:  # by far the most frequent: one key
             found = self.slice(request.key, b"")
-            return select(found, len(found), request, revision)
+            return select_answer(found, len(found), request, revision)
         count = self.count(request.key, request.range_end)
         if request.count_only:
             return RangeResult(revision, (), count)
         records = self.slice(request.key, request.range_end, fetch_limit(request))
-        return select(records, count, request, revision)
+        return select_answer(records, count, request, revision)
 
 
 # --- the pipeline of a range: fetch, filter, sort, cut, strip ----------------------------------------
@@ -114,7 +114,7 @@ def fetch_limit(request: Range) -> int:
     return request.limit + 1
 
 
-def select(records: Sequence[Record], count: int, request: Range, revision: int) -> RangeResult:
+def select_answer(records: Sequence[Record], count: int, request: Range, revision: int) -> RangeResult:
     """Make the answer out of the interval's records, which come in key order."""
     if request.count_only:
         return RangeResult(revision, (), count)

@@ -1,0 +1,89 @@
+"""The file of a node: its log, its votes, its state and the state's history.
+
+Revision ID: 0001
+Revises:
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+APPLICATION_ID = 0x6A6F6267  # "jobg": tells a node's file from any other SQLite database
+
+
+def upgrade() -> None:
+    op.create_table(
+        "log",
+        sa.Column("index", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("term", sa.Integer, nullable=False),
+        sa.Column("kind", sa.Integer, nullable=False),
+        sa.Column("data", sa.LargeBinary, nullable=False),
+        sa.Column("checksum", sa.Integer, nullable=False),
+    )
+    op.create_table(
+        "history",
+        sa.Column("mod_revision", sa.Integer, primary_key=True),
+        sa.Column("sub", sa.Integer, primary_key=True),
+        sa.Column("key", sa.LargeBinary, nullable=False),
+        sa.Column("value", sa.LargeBinary, nullable=False),
+        sa.Column("create_revision", sa.Integer, nullable=False),
+        sa.Column("version", sa.Integer, nullable=False),
+        sa.Column("lease", sa.Integer, nullable=False),
+        sa.Column("checksum", sa.Integer, nullable=False),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("history_key", "history", ["key", "mod_revision", "sub"])
+    op.create_table(
+        "live",
+        sa.Column("key", sa.LargeBinary, primary_key=True),
+        sa.Column("mod_revision", sa.Integer, nullable=False),
+        sa.Column("sub", sa.Integer, nullable=False),
+        sqlite_with_rowid=False,
+    )
+    # By a trigger, not by a statement of the writer: half a millisecond less under load, and it cannot be
+    # forgotten.
+    op.execute(
+        "CREATE TRIGGER live_follows_history AFTER INSERT ON history BEGIN"
+        " INSERT INTO live VALUES (NEW.key, NEW.mod_revision, NEW.sub)"
+        " ON CONFLICT (key) DO UPDATE SET mod_revision = excluded.mod_revision, sub = excluded.sub;"
+        " END"
+    )
+    op.create_table(
+        "leases",
+        sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("ttl", sa.Integer, nullable=False),
+    )
+    meta = op.create_table(
+        "meta",
+        sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("cluster_id", sa.Text),
+        sa.Column("member_id", sa.Text),
+        sa.Column("name", sa.Text),
+        sa.Column("initial_members", sa.Text),
+        sa.Column("boot", sa.Integer, nullable=False),
+        sa.Column("term", sa.Integer, nullable=False),
+        sa.Column("voted_for", sa.Text),
+        sa.Column("base_index", sa.Integer, nullable=False),
+        sa.Column("base_term", sa.Integer, nullable=False),
+        sa.Column("applied_index", sa.Integer, nullable=False),
+        sa.Column("revision", sa.Integer, nullable=False),
+        sa.Column("compact_revision", sa.Integer, nullable=False),
+        sa.Column("swept_revision", sa.Integer, nullable=False),
+    )
+    new_node = {
+        "id": 1,
+        "boot": 0,
+        "term": 0,
+        "base_index": 0,
+        "base_term": 0,
+        "applied_index": 0,
+        "revision": 1,
+        "compact_revision": -1,
+        "swept_revision": -1,
+    }
+    op.bulk_insert(meta, [new_node])
+    op.execute(f"PRAGMA application_id = {APPLICATION_ID}")

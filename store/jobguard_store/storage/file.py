@@ -1,0 +1,164 @@
+"""A node's file before it is trusted: locked, looked at, opened, migrated.
+
+Place in the house   database -> file -> jobguard_migrations
+Takes                a path
+Gives                the writer's engine and the readers', on a file of our own and of our newest schema
+Never                touches a file that is not ours, or newer than this build
+"""
+
+import fcntl
+import os
+import sqlite3
+from importlib.resources import files
+from pathlib import Path
+from typing import IO
+from urllib.parse import quote
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, QueuePool, StaticPool, create_engine, event
+
+from jobguard_store.errors import DatabaseInUse
+from jobguard_store.storage.damage import Damage, Newer
+from jobguard_store.storage.tables import metadata
+
+APPLICATION_ID = 0x6A6F6267  # "jobg", in the header of every node's file since the first migration
+READERS_MAX = 4
+_PREPARED = 512  # statements the driver keeps: one per table and number of rows, see tables.insert_rows
+
+
+def lock(path: Path) -> IO[bytes]:
+    """Hold the file for this process, until it ends or closes what is returned. Raises DatabaseInUse.
+
+    Two nodes on one file would both be its one writer, and both vote in its name. The lock is on a file
+    beside it: SQLite's own last for a transaction, and fall with any descriptor of the database we close.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    held = open(f"{path}.lock", "ab")  # noqa: SIM115 — held for as long as the process has the node
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        held.close()
+        raise DatabaseInUse(f"{path} is in use by another process: stop the node that runs on it") from None
+    return held
+
+
+def look_at(path: Path) -> None:
+    """Refuse what SQLite would take for a new file though it is none. Raises Damage."""
+    wal = Path(f"{path}-wal")
+    if not path.exists():
+        if wal.exists():  # SQLite would throw it away, with every commit since the last checkpoint
+            raise Damage(f"it is gone, but {wal.name} is there")
+        return
+    if path.stat().st_size == 0:
+        raise Damage("it is empty")
+    with open(path, "rb") as head:
+        if head.read(16) != b"SQLite format 3\0":
+            raise Damage("it is not a SQLite database")
+
+
+# --- engines ------------------------------------------------------------------------------------------
+
+
+def writer_engine(path: Path) -> Engine:
+    """The one connection that writes and checkpoints. Every transaction is BEGIN IMMEDIATE … COMMIT, ours."""
+    engine = create_engine(
+        "sqlite://",
+        poolclass=StaticPool,
+        creator=lambda: _own_transactions(
+            sqlite3.connect(path, check_same_thread=False, cached_statements=_PREPARED, timeout=1)
+        ),
+    )
+
+    @event.listens_for(engine, "connect")
+    def prepare(dbapi: sqlite3.Connection, _record: object) -> None:
+        _recognise(dbapi)
+        # Before the first table, and in this order: once there is a page in the file, auto_vacuum is ignored.
+        dbapi.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        (mode,) = dbapi.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise sqlite3.OperationalError(f"its file system does not support WAL, journal_mode is {mode}")
+        dbapi.execute("PRAGMA synchronous = FULL")  # NORMAL would answer clients before the fsync
+        dbapi.execute("PRAGMA cell_size_check = ON")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # DDL included: a migration happens whole or not at all
+
+    return engine
+
+
+def reader_engine(path: Path) -> Engine:
+    """Connections that only read, for any thread.
+
+    They never checkpoint: SQLite before 3.51.3 can lose commits when two connections do.
+    """
+    engine = create_engine(
+        "sqlite://",
+        poolclass=QueuePool,
+        pool_size=READERS_MAX,
+        max_overflow=0,
+        creator=lambda: _own_transactions(
+            sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, check_same_thread=False, timeout=1)
+        ),
+    )
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    return engine
+
+
+def _own_transactions(dbapi: sqlite3.Connection) -> sqlite3.Connection:
+    """The driver neither opens nor closes transactions: left to itself it commits the first CREATE TABLE of a
+    migration at once, and a crash then leaves a file that no later start can migrate."""
+    dbapi.isolation_level = None
+    return dbapi
+
+
+def _recognise(dbapi: sqlite3.Connection) -> None:
+    (application_id,) = dbapi.execute("PRAGMA application_id").fetchone()
+    (tables,) = dbapi.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if application_id != APPLICATION_ID and (application_id or tables):
+        raise Damage("it is the database of another program")
+    if application_id == APPLICATION_ID and not tables:
+        raise Damage("its tables are gone")
+
+
+# --- schema -------------------------------------------------------------------------------------------
+
+
+def check(connection: Connection) -> None:
+    """Walk all pages. Raises Damage with SQLite's first finding."""
+    finding = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+    if finding != "ok":
+        raise Damage(str(finding).replace("\n", " "))
+
+
+def upgrade(engine: Engine) -> None:
+    """Bring the file to the newest schema this build knows, in one transaction. Raises Newer, Damage."""
+    config = Config()
+    config.set_main_option("script_location", str(files("jobguard_migrations")).replace("%", "%%"))
+    script = ScriptDirectory.from_config(config)
+    known = {revision.revision for revision in script.walk_revisions()}
+    with engine.begin() as connection:
+        found = MigrationContext.configure(connection).get_current_revision()
+        if found is not None and found not in known:
+            raise Newer(f"schema {found}, this build knows {script.get_current_head()}")
+        if found is None and connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar():
+            raise Damage("it does not say which schema it has")
+        if found != script.get_current_head():
+            config.attributes.update(connection=connection, metadata=metadata)
+            command.upgrade(config, "head")
+
+
+def sync_folder(path: Path) -> None:
+    """Make the name of a new file durable: without this a power cut may leave the folder without it."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

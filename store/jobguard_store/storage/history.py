@@ -1,0 +1,198 @@
+"""Older states and past changes, for reads at a revision and for watchers that catch up.
+
+Place in the house   database -> history -> state (rows), machine.keyspace (intervals, the range pipeline)
+Takes                a way to begin a short read transaction; the node's tail of changes not yet durable
+Gives                answers as the machine would have given them at that revision
+Never                keeps a read transaction open for more than a page: the WAL would grow meanwhile
+
+The machine runs ahead of the file by the batches still being written, and rows of old revisions may be
+compacted between two pages. Hence two rules. The tail is taken first, the transaction second: a change may
+then be seen in both, never in neither. And a page is believed only after the compact revision, read in the
+same transaction, has allowed it.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, func, select, tuple_
+
+from jobguard_store.errors import Compacted
+from jobguard_store.machine.keyspace import Interval, interval, select_answer
+from jobguard_store.machine.results import ChangeEvent, HistoricRange, RangeResult, Record
+from jobguard_store.storage.state import VERSION, version_of
+from jobguard_store.storage.tables import history, meta
+
+Reading = Callable[[], AbstractContextManager[Connection]]
+
+_PAGE_KEYS = 1000
+
+
+# --- a read at a revision -----------------------------------------------------------------------------
+
+
+def range_at(reading: Reading, asked: HistoricRange, tail: Sequence[ChangeEvent]) -> RangeResult:
+    """The answer the machine would have given at that revision. Raises Compacted."""
+    span = interval(asked.request.key, asked.request.range_end)
+    newest = {record.key: record for record in _versions_at(reading, span, asked.at)}
+    newest.update(versions_in(tail, span, asked.at))
+    records = [newest[key] for key in sorted(newest) if newest[key].version]
+    return select_answer(records, len(records), asked.request, asked.revision)
+
+
+def versions_in(tail: Sequence[ChangeEvent], span: Interval, revision: int) -> dict[bytes, Record]:
+    """The newest version (or tombstone) that the tail holds of each key, up to `revision`."""
+    found: dict[bytes, Record] = {}
+    for event in tail:
+        if event.record.mod_revision <= revision and event.record.key in span:
+            found[event.record.key] = event.record
+    return found
+
+
+def _versions_at(reading: Reading, span: Interval, revision: int) -> list[Record]:
+    records: list[Record] = []
+    rest: Interval | None = span
+    while rest is not None:
+        with reading() as tx:
+            _refuse_compacted(tx, revision)
+            page = [version_of(row) for row in tx.execute(_newest(rest, revision))]
+        records += page
+        rest = Interval(page[-1].key + b"\0", span.stop) if len(page) >= _PAGE_KEYS else None
+    return records
+
+
+def _newest(span: Interval, revision: int) -> Any:
+    """Each key's versions of the last revision, up to `revision`, in which it changed, for a page of keys.
+
+    They are more than one only if it changed twice in that revision; the last one stands, so it comes last.
+    """
+    last = (
+        select(history.c.key, func.max(history.c.mod_revision).label("mod_revision"))
+        .where(_within(span), history.c.mod_revision <= revision)
+        .group_by(history.c.key)
+        .order_by(history.c.key)
+        .limit(_PAGE_KEYS)
+        .subquery()
+    )
+    same = and_(history.c.key == last.c.key, history.c.mod_revision == last.c.mod_revision)
+    return select(*VERSION).join(last, same).order_by(history.c.key, history.c.sub)
+
+
+# --- changes since a revision -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """A stretch of history: every matching change of the revisions asked for up to `through`, in order.
+
+    Revisions are never split. Ask again from `through + 1`, with a newer tail, until it is `to_revision`.
+    """
+
+    events: list[ChangeEvent]
+    through: int
+
+
+def changes(
+    reading: Reading,
+    span: Interval,
+    from_revision: int,
+    to_revision: int,
+    *,
+    limit: int,
+    previous: bool,
+    tail: Sequence[ChangeEvent],
+) -> Changes:
+    """The next stretch of about `limit` rows, durable ones first, then the tail. Raises Compacted."""
+    with reading() as tx:
+        compact, durable = _refuse_compacted(tx, from_revision)
+        through, cut = _stretch(tx, span, from_revision, min(durable, to_revision), limit)
+        rows = tx.execute(_changed(span, from_revision, through, previous)).all()
+    events = [_event(row, compact, previous) for row in rows]
+    return Changes(events, through) if cut else join(events, durable, tail, span, from_revision, to_revision)
+
+
+def join(
+    events: list[ChangeEvent],
+    durable: int,
+    tail: Sequence[ChangeEvent],
+    span: Interval,
+    from_revision: int,
+    to_revision: int,
+) -> Changes:
+    """Go on from what is durable with what the tail knows beyond it."""
+    beyond = [
+        event
+        for event in tail
+        if max(durable + 1, from_revision) <= event.revision <= to_revision and event.record.key in span
+    ]
+    known = max(durable, tail[-1].revision if tail else 0)
+    return Changes(events + beyond, min(to_revision, known))
+
+
+def _stretch(tx: Connection, span: Interval, first: int, last: int, limit: int) -> tuple[int, bool]:
+    """Up to which revision to read so that about `limit` rows are looked at, and whether that cuts short.
+
+    One key's rows are found by key; a wider interval is found by looking at all rows of the revisions.
+    """
+    looked_at: list[ColumnElement[bool]] = [history.c.mod_revision.between(first, last)]
+    if _single(span):
+        looked_at.append(history.c.key == span.start)
+    place = select(history.c.mod_revision).where(*looked_at).order_by(history.c.mod_revision, history.c.sub)
+    end: int | None = tx.execute(place.limit(1).offset(limit)).scalar()
+    return (last, False) if end is None else (max(end - 1, first), max(end - 1, first) < last)
+
+
+def _changed(span: Interval, first: int, last: int, previous: bool) -> Any:
+    columns: list[ColumnElement[Any]] = list(VERSION)
+    source: Any = history
+    if previous:
+        before = history.alias("before")
+        last_before = (
+            select(before.c.mod_revision, before.c.sub)
+            .where(before.c.key == history.c.key, before.c.mod_revision < history.c.mod_revision)
+            .order_by(before.c.mod_revision.desc(), before.c.sub.desc())
+            .limit(1)
+            .correlate(history)
+            .scalar_subquery()
+        )
+        old = history.alias("old")
+        place = tuple_(old.c.mod_revision, old.c.sub)
+        source = history.outerjoin(old, place == last_before)
+        columns += [old.c[column.name] for column in VERSION]
+    found = (
+        select(*columns).select_from(source).where(history.c.mod_revision.between(first, last), _within(span))
+    )
+    return found.order_by(history.c.mod_revision, history.c.sub)
+
+
+def _event(row: Sequence[Any], compact_revision: int, previous: bool) -> ChangeEvent:
+    record = version_of(row[:8])
+    # At and before the compact revision the older version may be gone, on some nodes sooner than on others.
+    if not previous or row[8] is None or record.mod_revision <= compact_revision:
+        return ChangeEvent(record, None)
+    old = version_of(row[8:])
+    return ChangeEvent(record, old if old.version else None)
+
+
+# --- both ---------------------------------------------------------------------------------------------
+
+
+def _refuse_compacted(tx: Connection, revision: int) -> tuple[int, int]:
+    """The compact revision and the newest durable one. Raises Compacted if `revision` is before the first."""
+    compact, durable = tx.execute(select(meta.c.compact_revision, meta.c.revision)).one()
+    if revision < compact:
+        raise Compacted(compact)
+    return compact, durable
+
+
+def _single(span: Interval) -> bool:
+    return span.stop == span.start + b"\0"
+
+
+def _within(span: Interval) -> ColumnElement[bool]:
+    if _single(span):
+        return history.c.key == span.start
+    if span.stop is None:
+        return history.c.key >= span.start
+    return and_(history.c.key >= span.start, history.c.key < span.stop)

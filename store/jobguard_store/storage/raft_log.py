@@ -1,0 +1,53 @@
+"""The Raft log in its table.
+
+Place in the house   database -> raft_log -> tables
+Takes                the transaction it works in
+Gives                entries as they were appended, or Damage
+Never                commits; decides what belongs in the log
+"""
+
+from collections.abc import Sequence
+from typing import Any
+from zlib import crc32
+
+from sqlalchemy import Connection, delete, select
+
+from jobguard_store.raft.messages import Entry, EntryId, EntryKind
+from jobguard_store.storage.damage import Damage
+from jobguard_store.storage.tables import insert_rows, log
+
+
+def append(tx: Connection, entries: Sequence[Entry], last_index: int) -> None:
+    """Write `entries`, the suffix after the first conflict; our tail from there on gives way.
+
+    `last_index` is that of our last durable entry: an append behind it, the usual case, deletes nothing.
+    """
+    first = entries[0].index
+    if first <= last_index:
+        tx.execute(delete(log).where(log.c.index >= first))
+    values: list[Any] = []
+    for entry in entries:
+        values += (entry.index, entry.term, int(entry.kind), entry.data, checksum(entry))
+    insert_rows(tx, log, values)
+
+
+def load(tx: Connection, base: EntryId) -> list[Entry]:
+    """The whole log after `base`. Raises Damage for what cannot be one."""
+    entries: list[Entry] = []
+    before = base
+    for index, term, kind, data, noted in tx.execute(select(log).order_by(log.c.index)):
+        if index != before.index + 1:
+            raise Damage(f"log entry {before.index + 1} is missing")
+        entry = Entry(index, term, kind, data)
+        if checksum(entry) != noted:
+            raise Damage(f"log entry {index} is not what was written")
+        if term < before.term:
+            raise Damage(f"log entry {index} is of an earlier term than the one before it")
+        entries.append(entry._replace(kind=EntryKind(kind)))
+        before = entry.id
+    return entries
+
+
+def checksum(entry: Entry) -> int:
+    """Over the whole entry, its place included: SQLite notices a torn tree, not a flipped bit in a value."""
+    return crc32(entry.data, crc32(b"%d %d %d" % (entry.index, entry.term, entry.kind)))

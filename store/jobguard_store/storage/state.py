@@ -1,0 +1,156 @@
+"""The machine's rows: written from the events of a batch, loaded into a machine, thinned out by compaction.
+
+Place in the house   database -> state -> tables
+Takes                the transaction it works in
+Gives                a machine equal to the one whose rows were written, or Damage
+Never                commits; reads history for anyone (storage.history does)
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+from zlib import crc32
+
+from sqlalchemy import Connection, and_, func, select, text
+
+from jobguard_store.machine.apply import Machine
+from jobguard_store.machine.results import ChangeEvent, Record
+from jobguard_store.storage.damage import Damage
+from jobguard_store.storage.tables import delete_rows, history, insert_rows, leases, live
+
+# --- writing ----------------------------------------------------------------------------------------
+
+
+def append_events(tx: Connection, events: Sequence[ChangeEvent]) -> None:
+    """Write the versions that came into being; `live` follows by its trigger.
+
+    `events` hold whole revisions, in order: a change's place within its revision is its sub-revision.
+    """
+    values: list[Any] = []
+    revision = sub = 0
+    for event in events:
+        record = event.record
+        sub = sub + 1 if record.mod_revision == revision else 0
+        revision = record.mod_revision
+        values += (
+            revision,
+            sub,
+            record.key,
+            record.value,
+            record.create_revision,
+            record.version,
+            record.lease,
+            checksum(record, sub),
+        )
+    insert_rows(tx, history, values)
+
+
+def write_leases(tx: Connection, changed: Mapping[int, int]) -> None:
+    """`changed` is id -> ttl, ttl 0 = gone. An id that was gone may be granted again."""
+    gone = [lease for lease, ttl in changed.items() if not ttl]
+    granted = [number for lease, ttl in changed.items() if ttl for number in (lease, ttl)]
+    delete_rows(tx, leases.c.id, gone)
+    insert_rows(tx, leases, granted, replace=True)
+
+
+def checksum(record: Record, sub: int) -> int:
+    """Over the whole row: SQLite notices a torn tree, not a flipped bit in a value."""
+    numbers = (record.mod_revision, sub, record.create_revision, record.version, record.lease)
+    return crc32(record.value, crc32(record.key, crc32(b"%d %d %d %d %d" % numbers)))
+
+
+# --- reading ----------------------------------------------------------------------------------------
+
+VERSION = (
+    history.c.key,
+    history.c.value,
+    history.c.create_revision,
+    history.c.mod_revision,
+    history.c.version,
+    history.c.lease,
+    history.c.sub,
+    history.c.checksum,
+)
+"""The columns `version_of` reads."""
+
+
+def version_of(row: Sequence[Any]) -> Record:
+    """The record (or tombstone) in a row of history. Raises Damage."""
+    record = Record(*row[:6])
+    if checksum(record, row[6]) != row[7]:
+        raise Damage(f"revision {record.mod_revision} of key {record.key!r} is not what was written")
+    return record
+
+
+def load(tx: Connection, revision: int, compact_revision: int) -> Machine:
+    """The machine as of the last batch. Raises Damage."""
+    newest = tx.execute(select(func.max(history.c.mod_revision))).scalar() or 0
+    if not max(newest, compact_revision, 1) <= revision:
+        raise Damage(f"history reaches revision {newest}, the state only {revision}")
+    granted = {row.id: row.ttl for row in tx.execute(select(leases))}
+    try:
+        return Machine.restore(
+            revision=revision, compact_revision=compact_revision, records=_live(tx), leases=granted
+        )
+    except KeyError as missing:
+        raise Damage(f"lease {missing} has keys but no row") from None
+
+
+def _live(tx: Connection) -> Iterator[Record]:
+    at = and_(history.c.mod_revision == live.c.mod_revision, history.c.sub == live.c.sub)
+    newest = select(*VERSION, live.c.key).select_from(live).join(history, at, isouter=True)
+    for row in tx.execute(newest.order_by(live.c.key)):
+        if row[0] != row[8]:
+            raise Damage(f"the newest version of key {row[8]!r} is missing")
+        record = version_of(row)
+        if record.version:
+            yield record
+
+
+# --- compaction -------------------------------------------------------------------------------------
+
+
+class Position(NamedTuple):
+    """A row's place in history."""
+
+    mod_revision: int
+    sub: int
+
+
+_SWEEP_ROWS = 500  # each may make one older version and, if it is a tombstone, itself superfluous
+
+_END = text("""
+    SELECT mod_revision, sub FROM history
+    WHERE (mod_revision, sub) > (:revision, :sub) AND mod_revision <= :compact
+    ORDER BY mod_revision, sub LIMIT 1 OFFSET :rows
+""")
+_DROP_DEAD_KEYS = text("""
+    DELETE FROM live WHERE (key, mod_revision, sub) IN (
+        SELECT key, mod_revision, sub FROM history
+        WHERE (mod_revision, sub) > (:revision, :sub) AND (mod_revision, sub) <= (:end_revision, :end_sub)
+        AND version = 0 AND mod_revision < :compact)
+""")
+_DROP_VERSIONS = text("""
+    DELETE FROM history WHERE (mod_revision, sub) IN (
+        SELECT old.mod_revision, old.sub
+        FROM history AS new CROSS JOIN history AS old ON old.key = new.key
+        -- older ones; of a tombstone, itself too
+        AND (old.mod_revision, old.sub) <= (new.mod_revision, new.sub - (new.version > 0))
+        WHERE (new.mod_revision, new.sub) > (:revision, :sub)
+        AND (new.mod_revision, new.sub) <= (:end_revision, :end_sub)
+        AND old.mod_revision < :compact)
+""")
+
+
+def sweep(tx: Connection, compact_revision: int, after: Position) -> Position | None:
+    """Remove what the next stretch of history behind `after` supersedes; the stretch's end, None at the last.
+
+    A version goes if a newer one exists at or before `compact_revision`; a tombstone goes too. But everything
+    OF that very revision stays until the next compaction: a watcher may start there and must see all of it.
+    """
+    start = {"revision": after.mod_revision, "sub": after.sub, "compact": compact_revision}
+    end = tx.execute(_END, {**start, "rows": _SWEEP_ROWS - 1}).first()
+    upto = Position(*end) if end else Position(compact_revision, 1 << 62)
+    stretch = {**start, "end_revision": upto.mod_revision, "end_sub": upto.sub}
+    tx.execute(_DROP_DEAD_KEYS, stretch)
+    tx.execute(_DROP_VERSIONS, stretch)
+    return upto if end else None

@@ -1,0 +1,149 @@
+"""The tables of a node's file, and the one way rows are written in bulk.
+
+Place in the house   raft_log, state, history, database -> tables
+Never                changes a table: their history is in jobguard_migrations, and a test compares the two
+
+Formats for ever: columns are only ever added, by a migration, with a default for the rows that lacked them.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import (
+    BindParameter,
+    ClauseElement,
+    Column,
+    Connection,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    bindparam,
+    delete,
+    insert,
+)
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+
+metadata = MetaData()
+
+log = Table(
+    "log",
+    metadata,
+    Column("index", Integer, primary_key=True, autoincrement=False),
+    Column("term", Integer, nullable=False),
+    Column("kind", Integer, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    Column("checksum", Integer, nullable=False),
+)
+"""The Raft log after meta's base_index, without gaps."""
+
+history = Table(
+    "history",
+    metadata,
+    Column("mod_revision", Integer, primary_key=True),
+    Column("sub", Integer, primary_key=True),
+    Column("key", LargeBinary, nullable=False),
+    Column("value", LargeBinary, nullable=False),
+    Column("create_revision", Integer, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("lease", Integer, nullable=False),
+    Column("checksum", Integer, nullable=False),
+    Index("history_key", "key", "mod_revision", "sub"),
+    sqlite_with_rowid=False,
+)
+"""Every version of every key since compaction, in the order of their making: rows are only ever added at the
+end, and the table's tree stays packed. Version 0 is the tombstone of a delete."""
+
+live = Table(
+    "live",
+    metadata,
+    Column("key", LargeBinary, primary_key=True),
+    Column("mod_revision", Integer, nullable=False),
+    Column("sub", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""Where in history the newest version of a key is: what a start reads, however long the history.
+
+A trigger on history keeps it, so nothing here writes to it but compaction: a deleted key points to its
+tombstone until compaction takes both.
+"""
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("ttl", Integer, nullable=False),
+)
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    # Who this node is, once it knows. Ids have 64 bits without a sign, which SQLite's integers lack: hex.
+    Column("cluster_id", Text),
+    Column("member_id", Text),
+    Column("name", Text),
+    Column("initial_members", Text),
+    # Counts starts, so that an answer to a request of an earlier life finds no waiter in this one.
+    Column("boot", Integer, nullable=False),
+    # Raft's hard state, and what precedes the first entry in the log.
+    Column("term", Integer, nullable=False),
+    Column("voted_for", Text),
+    Column("base_index", Integer, nullable=False),
+    Column("base_term", Integer, nullable=False),
+    # The machine: changes in one transaction with the rows of history, live and leases.
+    Column("applied_index", Integer, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("compact_revision", Integer, nullable=False),
+    # The last compaction whose rows have all been removed.
+    Column("swept_revision", Integer, nullable=False),
+)
+"""One row, id 1."""
+
+
+# --- writing many rows --------------------------------------------------------------------------------
+# Each statement of the writer gives up the GIL and has to win it back from a busy loop, up to half a
+# millisecond every time. So a batch is one statement per table, with all its rows, and a statement's text is
+# made once per number of rows: the driver then finds it prepared. Above 64 only round numbers get one.
+_SIZES = (512, 256, 128, *range(64, 0, -1))
+
+
+def insert_rows(tx: Connection, table: Table, values: Sequence[Any], *, replace: bool = False) -> None:
+    """Insert rows given flat, column after column, row after row, in the table's order of columns."""
+    for rows, chunk in _chunks(values, len(table.columns)):
+        tx.exec_driver_sql(_insert(table, rows, replace), chunk)
+
+
+def delete_rows(tx: Connection, column: Column[Any], values: Sequence[Any]) -> None:
+    """Delete the rows in which `column` has one of `values`."""
+    for rows, chunk in _chunks(values, 1):
+        tx.exec_driver_sql(_delete(column, rows), chunk)
+
+
+def _chunks(values: Sequence[Any], width: int) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    start, left = 0, len(values) // width
+    for rows in _SIZES:
+        while left >= rows:
+            stop = start + rows * width
+            yield rows, tuple(values[start:stop])
+            start, left = stop, left - rows
+
+
+@lru_cache(maxsize=1024)
+def _insert(table: Table, rows: int, replace: bool) -> str:
+    row = {column.name: None for column in table.columns}
+    statement = insert(table).values([row] * rows)
+    return _sql(statement.prefix_with("OR REPLACE") if replace else statement)
+
+
+@lru_cache(maxsize=1024)
+def _delete(column: Column[Any], rows: int) -> str:
+    places: list[BindParameter[Any]] = [bindparam(f"value_{row}") for row in range(rows)]
+    return _sql(delete(column.table).where(column.in_(places)))
+
+
+def _sql(statement: ClauseElement) -> str:
+    return str(statement.compile(dialect=SQLiteDialect_pysqlite()))
