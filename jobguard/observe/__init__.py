@@ -1,0 +1,51 @@
+"""What an operator asks the store: who leads, who runs what, what is configured, and is it well.
+
+Place in the house   the web UI, the REST API and the CLI  ->  observe  ->  client, records
+Takes                a client; `stale=True` asks what one node remembers, for when there is no leader
+Gives                frozen values whose JSON is the API's body and the CLI's `-o json`
+Never                changes anything: that is operate.py
+"""
+
+from typing import TYPE_CHECKING
+
+from jobguard.observe.cluster import Cluster, Member, cluster
+from jobguard.observe.configuration import ConfigEntry, config, config_value
+from jobguard.observe.holders import Held, Holder, Leader, Lock, leaders, lock, locks
+from jobguard.observe.occurrences import VERDICTS, Run, Try, run, runs
+from jobguard.observe.overview import Overview, overview
+from jobguard.observe.reading import BadCursor, NotFound, Page
+
+if TYPE_CHECKING:
+    from jobguard.client import Client
+
+__all__ = [
+    "VERDICTS",
+    "BadCursor",
+    "Cluster",
+    "ConfigEntry",
+    "Held",
+    "Holder",
+    "Leader",
+    "Lock",
+    "Member",
+    "NotFound",
+    "Overview",
+    "Page",
+    "Run",
+    "Try",
+    "cluster",
+    "config",
+    "config_value",
+    "confirm",
+    "leaders",
+    "lock",
+    "locks",
+    "overview",
+    "run",
+    "runs",
+]
+
+
+def confirm(client: "Client") -> None:
+    """Return if the store confirms a read, so that it has a leader. Raises Unavailable."""
+    client.get(client.key("nothing"))

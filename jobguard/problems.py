@@ -1,0 +1,85 @@
+"""Every error's lasting name, for programs: the REST API's problem types and the CLI's exit codes.
+
+Place in the house   the web UI, the REST API and the CLI  ->  problems  ->  errors
+Never                changes a name or a number that was released
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jobguard.errors import (
+    ConfigurationError,
+    JobguardError,
+    NotAcquired,
+    OutcomeUnknown,
+    ServerError,
+    Unavailable,
+)
+from jobguard.observe import BadCursor, NotFound
+from jobguard.operate import HolderChanged
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What went wrong: its lasting name, the HTTP status, a title for people, the CLI's exit code."""
+
+    name: str
+    status: int
+    title: str
+    exit_code: int = 1
+    next_step: str = ""
+
+
+# The first family that an error belongs to names it.
+KINDS: tuple[tuple[type[JobguardError], Kind], ...] = (
+    (NotFound, Kind("not-found", 404, "Not found", 3)),
+    (
+        HolderChanged,
+        Kind("holder-changed", 412, "The holder has changed", 4, "Look at the new holder first."),
+    ),
+    (BadCursor, Kind("bad-cursor", 400, "Bad cursor", 2)),
+    (ConfigurationError, Kind("bad-request", 400, "Bad request", 2)),
+    (NotAcquired, Kind("timed-out", 409, "Not acquired in time", 8)),
+    (
+        Unavailable,
+        Kind(
+            "unavailable",
+            503,
+            "The store does not answer",
+            6,
+            "It goes on as soon as a majority of the store's nodes answers again.",
+        ),
+    ),
+    (
+        OutcomeUnknown,
+        Kind(
+            "unknown-outcome",
+            504,
+            "It is not known whether this was done",
+            7,
+            "Look at the current state before you try again.",
+        ),
+    ),
+    (ServerError, Kind("refused-by-store", 502, "The store refused")),
+    (JobguardError, Kind("failed", 500, "This did not work")),
+)
+
+
+def kind_of(error: JobguardError) -> Kind:
+    return next(kind for family, kind in KINDS if isinstance(error, family))
+
+
+def details(error: JobguardError) -> dict[str, object]:
+    """What else a program needs to go on: who holds the lock instead."""
+    return {"current": error.now} if isinstance(error, HolderChanged) else {}
+
+
+def body(kind: Kind, detail: str, more: Mapping[str, object]) -> dict[str, object]:
+    """An error as RFC 9457 writes it. `type` never changes, `detail` is for people and may."""
+    return {
+        "type": f"urn:jobguard:problem:{kind.name}",
+        "title": kind.title,
+        "status": kind.status,
+        "detail": detail,
+        **more,
+    }

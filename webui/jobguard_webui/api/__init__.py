@@ -1,0 +1,12 @@
+"""REST under /api/v1: the same readings as the pages, as JSON; errors are problem+json.
+
+Place in the house   app -> api -> jobguard.observe, jobguard.operate
+"""
+
+from flask import Blueprint
+
+from jobguard_webui.api import cluster, locks, runs
+
+bp = Blueprint("api", __name__, url_prefix="/api/v1")
+for noun in (locks, runs, cluster):
+    bp.register_blueprint(noun.bp)

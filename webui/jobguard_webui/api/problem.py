@@ -1,0 +1,24 @@
+"""Answers that say what went wrong, as application/problem+json.
+
+Place in the house   errors -> api.problem -> jobguard.problems
+"""
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+from flask import Response, request
+
+from jobguard import problems
+
+
+def problem(
+    kind: problems.Kind,
+    detail: str,
+    *,
+    more: Mapping[str, object] | None = None,
+    headers: Iterable[tuple[str, str]] = (),
+) -> Response:
+    body = problems.body(kind, detail, {"instance": request.path, **(more or {})})
+    response = Response(msgspec.json.encode(body), kind.status, mimetype="application/problem+json")
+    response.headers.extend((name, value) for name, value in headers if name.lower() != "content-type")
+    return response

@@ -1,0 +1,75 @@
+"""Times, durations and sizes as people read them. UTC throughout.
+
+Place in the house   templates -> words
+"""
+
+import re
+from datetime import UTC, datetime
+
+from flask import Flask
+
+from jobguard.observe import ConfigEntry
+
+SECRET = re.compile(r"(api|token|key|secret|pass|signature|database|credential)", re.IGNORECASE)
+
+
+def install(app: Flask) -> None:
+    app.jinja_env.filters.update(
+        iso=iso, clock=clock, since=since, duration=duration, bytes=size, unless_secret=unless_secret
+    )
+    app.jinja_env.globals["now"] = now
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def clock(moment: datetime | None) -> str:
+    """The time of day, with the date unless it is today's."""
+    if moment is None:
+        return ""
+    utc = moment.astimezone(UTC)
+    fraction = f"{utc:.%f}".rstrip("0").rstrip(".") if utc.microsecond and utc == moment else ""
+    form = "%H:%M:%S" if utc.date() == now().date() else "%Y-%m-%d %H:%M:%S"
+    return utc.strftime(form) + (fraction if len(fraction) <= 4 else "")
+
+
+def since(moment: datetime) -> str:
+    """How long ago. Clocks of hosts differ a little, so the future reads as now."""
+    seconds = (now() - moment).total_seconds()
+    return "just now" if seconds < 1 else f"{duration(seconds)} ago"
+
+
+def duration(seconds: float | None) -> str:
+    """Two units at most: 0.4 s, 12 s, 3 min 4 s, 2 h 5 min, 3 d 4 h."""
+    if seconds is None:
+        return ""
+    if seconds < 10:
+        return f"{max(seconds, 0):.1f} s"
+    whole = int(seconds)
+    for unit, name, smaller, smaller_name in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if whole >= unit:
+            rest = whole % unit // smaller
+            return f"{whole // unit} {name}" + (f" {rest} {smaller_name}" if rest else "")
+    return f"{whole} s"
+
+
+def size(count: int | None) -> str:
+    if count is None:
+        return ""
+    if count < 1024:
+        return f"{count} B"
+    return f"{count / 1024:.0f} KiB" if count < 1024**2 else f"{count / 1024**2:.1f} MiB"
+
+
+def unless_secret(entry: ConfigEntry) -> str:
+    """The value, for a screen that others may see too."""
+    return "•••••• (hidden)" if SECRET.search(entry.key) else entry.text
