@@ -73,11 +73,15 @@ def decide(
     active: Active | None,
     attempt: Attempt | None,
     busy: bool,
+    maybe_sent: bool,
     workers: Workers,
     now: datetime,
 ) -> Step:
-    """One occurrence, seen at one revision. `attempt` is the claim of (n, r); `busy`: another one of the
-    job is running and this one must not start beside it."""
+    """One occurrence, seen at one revision.
+
+    `attempt` is the claim of (n, r). `busy`: another one of the job runs, or comes first. `maybe_sent`: some
+    leader wrote that it was about to publish (n, r).
+    """
     if active is not None:
         return Wait()
     if attempt is not None:
@@ -89,7 +93,7 @@ def decide(
         return Wait(start)
     if busy and record.overlap == "wait":
         return Wait()
-    if record.r == 0 and record.published == 0 and not record.planner:
+    if record.r == 0 and not maybe_sent:
         return Publish(first=True)
     return _again(record, workers, now)
 

@@ -41,6 +41,11 @@ class Every:
     def text(self) -> str:
         return f"every {self.period.total_seconds():g} s"
 
+    @property
+    def fingerprint(self) -> str:
+        """Equal fingerprints give equal nominal times."""
+        return f"every {self.period // _MICROSECOND} us"
+
     def after(self, moment: datetime) -> Iterator[datetime]:
         """All nominal times later than `moment`, in order, without end."""
         count = (moment - _ANCHOR) // self.period
@@ -65,8 +70,14 @@ class Cron:
 
     @property
     def text(self) -> str:
-        zone = getattr(self.zone, "key", None) or str(self.zone)
-        return f"{self.spelled or self._expression()} {zone}" + (f" dst={self.dst}" if self._wall else "")
+        return f"{self.spelled or self._expression()} {_zone_name(self.zone)}" + (
+            f" dst={self.dst}" if self._wall else ""
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal fingerprints give equal nominal times."""
+        return f"cron {self._expression()} {_zone_name(self.zone)} " + (self.dst if self._wall else "elapsed")
 
     @property
     def _wall(self) -> bool:
@@ -121,6 +132,10 @@ class Cron:
 
 
 Times = Every | Cron
+
+
+def _zone_name(zone: tzinfo) -> str:
+    return getattr(zone, "key", None) or str(zone)
 
 
 def _field(values: frozenset[int], whole: range) -> str:

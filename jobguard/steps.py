@@ -78,9 +78,14 @@ class Moved(Generic[T]):
     now: T | None = None
 
 
+def seen(kv: KeyValue, kind: type[R]) -> Seen[R]:
+    """A record with the revisions it was seen at."""
+    return Seen(decode(kv.value, kind), kv.mod_revision, kv.create_revision)
+
+
 def see(kv: KeyValue | None, kind: type[R]) -> Seen[R] | None:
-    """A record with the revisions it was seen at; None stays None."""
-    return Seen(decode(kv.value, kind), kv.mod_revision, kv.create_revision) if kv else None
+    """The same where there may be none."""
+    return seen(kv, kind) if kv else None
 
 
 def open_begins(n: int, r: int) -> bytes:

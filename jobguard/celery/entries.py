@@ -1,0 +1,189 @@
+"""Beat entries as jobguard plans them: which nominal times, under which policy.
+
+Place in the house   beat -> here -> schedule, policy, records
+Takes                Celery's schedule entries and the settings
+Gives                a Job per entry
+Never                schedules by Celery's own is_due, or lets an entry pass that it cannot plan
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Any
+
+from celery import Celery
+from celery import schedules as celery_schedules
+
+from jobguard.errors import ConfigurationError
+from jobguard.policy import Policy, policies
+from jobguard.records import Done, Occurrence, Open, Schedule, Verdict
+from jobguard.schedule import Cron, Every, Missed, Times, start_deadline
+from jobguard.settings import Settings
+
+_PLANNABLE = "use a crontab or an interval, or leave it to a beat of its own"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A beat entry, understood."""
+
+    name: str
+    task: str
+    times: Times
+    policy: Policy
+    reruns: int
+
+    def definition(self, since: datetime, version: int) -> Schedule:
+        """What the store shows of it; `since` when these nominal times came into force."""
+        policy = {
+            "on_lost": {"rerun": self.reruns} if self.reruns else "fail",
+            "overlap": self.policy.overlap,
+            "catch_up": {0: "none", 1: "last"}.get(self.policy.catch_up, {"all": self.policy.catch_up}),
+            "start_deadline": self.policy.start_deadline,
+        }
+        return Schedule(
+            job=self.name,
+            task=self.task,
+            text=self.times.text,
+            fingerprint=self.times.fingerprint,
+            version=version,
+            zone=_zone_name(self.times.zone) if isinstance(self.times, Cron) else "UTC",
+            since=since,
+            policy=policy,
+        )
+
+    def opened(self, nominal: datetime, now: datetime, *, caught_up: bool, planner: str) -> Open:
+        """One occurrence, about to be published by `planner`; one that must wait its turn, by nobody yet."""
+        overlap = self.policy.overlap
+        if overlap == "queue-one" or (overlap == "skip" and caught_up):
+            overlap = (
+                "wait"  # those that are caught up run one after the other instead of skipping each other
+            )
+        return Open(
+            n=1,
+            r=0,
+            job=self.name,
+            nominal=nominal,
+            task=self.task,
+            trigger="catch-up" if caught_up else "schedule",
+            overlap=overlap,
+            reruns=self.reruns,
+            deadline=start_deadline(self.times, nominal, now, self.policy.start_deadline),
+            planner="" if overlap == "wait" else planner,
+        )
+
+    def missed(self, missed: Missed, now: datetime, nonce: str) -> Done:
+        return Done(
+            job=self.name,
+            nominal=missed.nominal,
+            verdict=Verdict.MISSED,
+            nonce=nonce,
+            finished=now,
+            reason=missed.reason,
+            task=self.task,
+            count=missed.count,
+            until=missed.until if missed.until != missed.nominal else None,
+        )
+
+
+def ended(record: Open, verdict: Verdict, reason: str, now: datetime, nonce: str) -> Done:
+    """The verdict over an occurrence that nobody runs."""
+    return Done(
+        job=record.job,
+        nominal=record.nominal,
+        verdict=verdict,
+        nonce=nonce,
+        finished=now,
+        reason=reason,
+        task=record.task,
+        trigger=record.trigger,
+        n=record.n,
+        r=record.r,
+        lost=record.lost,
+    )
+
+
+def jobs(app: Celery, schedule: Mapping[str, Any], settings: Settings) -> dict[str, Job]:
+    """Every entry as a Job. Raises ConfigurationError for the first that cannot be planned.
+
+    Refused at the start and as a whole: a beat that quietly left one entry out would be found out by the
+    report that never came.
+    """
+    chosen = policies(settings.jobs, list(schedule))
+    return {
+        name: Job(
+            name=name,
+            task=entry.task,
+            times=_times(name, entry.schedule, chosen[name]),
+            policy=chosen[name],
+            reruns=_reruns(app, entry.task, chosen[name]),
+        )
+        for name, entry in schedule.items()
+    }
+
+
+def occurrence_text(occurrence: Occurrence) -> str:
+    return f"{occurrence.job} of {occurrence.stamp}"
+
+
+def _reruns(app: Celery, task: str, policy: Policy) -> int:
+    """A lost run is repeated only where somebody said that it may be: in the policy, or by acks_late."""
+    if policy.on_lost is not None:
+        return policy.on_lost
+    known = app.tasks.get(task)
+    repeatable = app.conf.task_acks_late if known is None else known.acks_late
+    return 3 if repeatable else 0
+
+
+def _times(name: str, schedule: Any, policy: Policy) -> Times:
+    kind = type(schedule)
+    if isinstance(schedule, celery_schedules.crontab) and _computes_as(kind, celery_schedules.crontab):
+        return _cron(schedule, policy)
+    if isinstance(schedule, celery_schedules.schedule) and _computes_as(kind, celery_schedules.schedule):
+        return _every(name, schedule)
+    raise ConfigurationError(
+        f"beat entry {name!r} has a schedule of type {kind.__qualname__}, whose times jobguard cannot "
+        f"compute in advance: {_PLANNABLE}"
+    )
+
+
+def _computes_as(kind: type, stock: type) -> bool:
+    """Whether a subclass leaves the computation of its times to Celery's own class."""
+    methods = ("is_due", "remaining_estimate", "remaining_delta")
+    return all(getattr(kind, name, None) is getattr(stock, name, None) for name in methods)
+
+
+def _every(name: str, schedule: Any) -> Every:
+    period = schedule.run_every
+    try:
+        return Every(period if isinstance(period, timedelta) else timedelta(seconds=period))
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ConfigurationError(f"beat entry {name!r} cannot be planned: {error}; {_PLANNABLE}") from None
+
+
+def _cron(schedule: Any, policy: Policy) -> Cron:
+    minute, hour = str(schedule._orig_minute), str(schedule._orig_hour)
+    every_minute, every_hour = len(schedule.minute) == 60, len(schedule.hour) == 24
+    zone = policy.zone or schedule.tz
+    spelled = (
+        minute,
+        hour,
+        schedule._orig_day_of_month,
+        schedule._orig_month_of_year,
+        schedule._orig_day_of_week,
+    )
+    return Cron(
+        minutes=frozenset(schedule.minute),
+        hours=frozenset(schedule.hour),
+        days=frozenset(schedule.day_of_month),
+        months=frozenset(schedule.month_of_year),
+        weekdays=frozenset(schedule.day_of_week),
+        zone=UTC if _zone_name(zone) == "UTC" else zone,
+        dst=policy.dst,
+        wildcard=minute.startswith("*") or hour.startswith("*") or every_minute or every_hour,
+        spelled=" ".join(str(each).replace(" ", "") for each in spelled),
+    )
+
+
+def _zone_name(zone: tzinfo) -> str:
+    return getattr(zone, "key", None) or str(zone)

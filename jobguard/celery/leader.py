@@ -1,0 +1,218 @@
+"""One term as the leading beat: what is due is planned in the store, and only then published.
+
+Place in the house   beat -> here -> entries, planning, client
+Takes                the fence of an election that was won, the jobs, a way to publish
+Gives                occurrences, planned once each and handed to the broker
+Never                publishes what is not planned, or plans what its fence no longer covers
+
+The order is the argument: plan (one transaction: cursor and open), publish, note that it was published. A
+leader that dies after the first leaves an occurrence that its successor finds; after the second, one that may
+be out twice, which the claim makes harmless.
+"""
+
+import heapq
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import Enum, auto
+from typing import TypeVar
+
+from celery.utils.log import get_logger
+
+from jobguard import planning
+from jobguard.celery.entries import Job, ended, occurrence_text
+from jobguard.client import Client
+from jobguard.records import Cursor, Done, Keys, Open, Schedule, Verdict
+from jobguard.schedule import GRACE, Due, due
+from jobguard.steps import Deposed, Fence, Seen, Transaction, Written, seen
+
+logger = get_logger("jobguard.beat")
+
+T = TypeVar("T")
+
+_AFTER_FAILURE = timedelta(seconds=30)
+_WITHOUT_BROKER = timedelta(seconds=5)
+
+
+class Sent(Enum):
+    YES = auto()
+    NO = auto()  # not even tried: there is no connection to the broker
+    MAYBE = auto()
+
+
+class LeadLost(Exception):
+    """Another beat leads, or none: drop everything and follow."""
+
+
+class Stale(Exception):
+    """The store holds something else than we remember: read it again before the next step."""
+
+
+@dataclass
+class Leader:
+    """A term. `publish` hands a message to the broker and says how that went."""
+
+    client: Client
+    keys: Keys
+    fence: Fence
+    jobs: Mapping[str, Job]
+    publish: Callable[[Open], Sent]
+    clock: Callable[[], datetime]
+    version: int = 0
+    nonce: str = field(default_factory=lambda: secrets.token_hex(8))
+    _attempted: set["Attempt"] = field(default_factory=set)
+    _paused: dict["Attempt", datetime] = field(default_factory=dict)
+    _cursors: dict[str, Seen[Cursor]] = field(default_factory=dict)
+    _schedules: dict[str, Seen[Schedule]] = field(default_factory=dict)
+    _next: list[tuple[datetime, str]] = field(default_factory=list)
+
+    def send(self, step: Transaction[T]) -> T:
+        """Carry out a step. Raises LeadLost, Unavailable, OutcomeUnknown."""
+        outcome = step.read(self.client.txn_until_known(step.compare, step.success, step.failure))
+        if isinstance(outcome, Deposed):
+            raise LeadLost
+        return outcome
+
+    # --- the beginning of a term ---
+
+    def begin(self) -> None:
+        """Read where the last leader stood, and put the definitions that differ in force from now on."""
+        now = self.clock()
+        schedules = self.client.prefix(self.keys.prefix("schedules")).kvs
+        cursors = self.client.prefix(self.keys.prefix("cursors")).kvs
+        self._schedules = {self.keys.parts(kv.key)[1]: seen(kv, Schedule) for kv in schedules}
+        self._cursors = {self.keys.parts(kv.key)[1]: seen(kv, Cursor) for kv in cursors}
+        for name, job in self.jobs.items():
+            self._install(name, job, now)
+        for name in self._schedules.keys() - self.jobs.keys():
+            self._withdraw(name)
+        self._next = [
+            (first, name)
+            for name, job in self.jobs.items()
+            if name in self._cursors
+            and (first := next(job.times.after(self._cursors[name].record.nominal), None))
+        ]
+        heapq.heapify(self._next)
+
+    def _install(self, name: str, job: Job, now: datetime) -> None:
+        old, cursor = self._schedules.get(name), self._cursors.get(name)
+        if old and cursor and old.record.fingerprint == job.times.fingerprint:
+            new = job.definition(old.record.since, max(self.version, old.record.version))
+            start = cursor.record.nominal
+        elif old and old.record.version > self.version:
+            self._cursors.pop(name, None)
+            logger.warning(
+                "jobguard: %s was installed by newer code (version %d, this beat has %d) and is left to it",
+                *(name, old.record.version, self.version),
+            )
+            return
+        else:
+            new = job.definition(now, self.version)
+            start = max(cursor.record.nominal, now) if cursor else now
+        if old and old.record == new:
+            return
+        following = Cursor(nominal=start, nonce=secrets.token_hex(8))
+        mods = (each.mod_revision if each else 0 for each in (old, cursor))
+        outcome = self.send(planning.install(self.keys, self.fence, new, next(mods), following, next(mods)))
+        if not isinstance(outcome, Written):
+            raise Stale(name)
+        self._cursors[name] = Seen(following, outcome.revision)
+        logger.info("jobguard: %s is planned %s, task %s", name, job.times.text, job.task)
+
+    def _withdraw(self, name: str) -> None:
+        old = self._schedules[name]
+        if old.record.version <= self.version:
+            self.send(planning.withdraw(self.keys, self.fence, name, old.mod_revision))
+            logger.info("jobguard: %s is no beat entry any more and is no longer planned", name)
+
+    # --- the term ---
+
+    def plan_due(self) -> datetime | None:
+        """Plan and publish what is due by now; gives the next time something will be."""
+        while self._next and self._next[0][0] <= (now := self.clock()):
+            name = self._next[0][1]
+            self._plan(name, now)
+            following = next(self.jobs[name].times.after(self._cursors[name].record.nominal), None)
+            if following is None:
+                heapq.heappop(self._next)
+            else:
+                heapq.heapreplace(self._next, (following, name))
+        return self._next[0][0] if self._next else None
+
+    def _plan(self, name: str, now: datetime) -> None:
+        job, cursor = self.jobs[name], self._cursors[name]
+        found = due(job.times, cursor.record.nominal, now, catch_up=job.policy.catch_up)
+        assert found.upto is not None, "the heap said so"
+        opens, dones = self._divided(job, found, now)
+        following = Cursor(nominal=found.upto, nonce=secrets.token_hex(8))
+        outcome = self.send(
+            planning.plan(self.keys, self.fence, following, cursor.mod_revision, opens, dones)
+        )
+        if not isinstance(outcome, Written):
+            raise Stale(name)
+        self._cursors[name] = Seen(following, outcome.revision)
+        for done in dones:
+            logger.warning(
+                "jobguard: %s: %s, %s", occurrence_text(done.occurrence), done.verdict, done.reason
+            )
+        for record in opens:
+            if record.planner == self.nonce:
+                self.publish_planned(Seen(record, outcome.revision))
+
+    def _divided(self, job: Job, found: Due, now: datetime) -> tuple[list[Open], list[Done]]:
+        opens: list[Open] = []
+        dones = [job.missed(each, now, self.nonce) for each in found.missed]
+        waiting = job.policy.overlap == "queue-one" and self._one_waits(job.name)
+        for nominal in found.starts:
+            caught_up = len(found.starts) > 1 or now - nominal > GRACE
+            record = job.opened(nominal, now, caught_up=caught_up, planner=self.nonce)
+            if record.deadline and record.deadline <= now:
+                reason = "no beat led before its start_deadline"
+                dones.append(ended(record, Verdict.MISSED, reason, now, self.nonce))
+            elif waiting:
+                reason = "another occurrence is waiting already; overlap is queue-one"
+                dones.append(ended(record, Verdict.SKIPPED, reason, now, self.nonce))
+            else:
+                opens.append(record)
+        return opens, dones
+
+    def _one_waits(self, name: str) -> bool:
+        opened = self.client.prefix(self.keys.prefix("open", name), keys_only=True).kvs
+        running = self.client.prefix(self.keys.prefix("running", name), keys_only=True).kvs
+        return len(opened) > len(running)
+
+    def publish_planned(self, planned: Seen[Open]) -> None:
+        """Hand (n, r) to the broker and note it. A failure is left to the upkeep, which finds it unnoted."""
+        record, attempt = planned.record, _attempt(planned.record)
+        if self._paused.get(attempt, record.nominal) > self.clock():
+            return
+        sent = self.publish(record)
+        if sent is Sent.YES:
+            self._attempted.add(attempt)
+            self.send(planning.mark_published(self.keys, self.fence, planned, self.clock()))
+        elif sent is Sent.MAYBE:
+            self._attempted.add(attempt)
+            self._paused[attempt] = self.clock() + _AFTER_FAILURE
+        else:
+            self._paused[attempt] = self.clock() + _WITHOUT_BROKER
+
+    def maybe_sent(self, record: Open) -> bool:
+        """Whether a message of (n, r) may be out: by our own doing, or by that of a leader before us."""
+        if record.published or _attempt(record) in self._attempted:
+            return True
+        return record.planner not in ("", self.nonce)
+
+    def keep_only(self, opened: Iterable[Open]) -> None:
+        """Forget what is closed by now."""
+        attempts = {_attempt(record) for record in opened}
+        self._attempted &= attempts
+        for gone in self._paused.keys() - attempts:
+            del self._paused[gone]
+
+
+Attempt = tuple[str, datetime, int, int]
+
+
+def _attempt(record: Open) -> Attempt:
+    return record.job, record.nominal, record.n, record.r

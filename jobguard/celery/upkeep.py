@@ -1,0 +1,188 @@
+"""The leader's round over everything that is open: lost runs, late starts, lost messages; and the history.
+
+Place in the house   beat -> here -> recovery (which decides), leader (which may act)
+Takes                a term
+Gives                reruns, verdicts, messages sent again, a history of bounded length
+Never                acts on what it read before without comparing it: workers go on meanwhile
+"""
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import msgspec
+from celery.utils.log import get_logger
+
+from jobguard import planning
+from jobguard.celery.entries import ended, occurrence_text
+from jobguard.celery.leader import Leader
+from jobguard.celery.workers import Fleet
+from jobguard.records import Active, Attempt, Occurrence, Open, Verdict, decode
+from jobguard.recovery import AskWorkers, End, Publish, Rerun, Step, Wait, decide
+from jobguard.steps import Seen, Written, first, get, get_prefix, kvs, see, seen
+
+logger = get_logger("jobguard.beat")
+
+HISTORY_COUNT = 1000
+"""Verdicts kept per job."""
+
+_TRIM_STEP = 50
+_FORGOTTEN_AFTER = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What is open, of one revision."""
+
+    opened: dict[Occurrence, Seen[Open]]
+    running: dict[Occurrence, Active]  # the last claim of each, alive or not
+    active: dict[Occurrence, Active]
+
+    def busy(self, occurrence: Occurrence) -> bool:
+        """Whether another occurrence of the job runs, or an earlier one is still to come."""
+        others = (each for each in self.running if each.job == occurrence.job and each != occurrence)
+        earlier = (each for each in self.opened if each.job == occurrence.job and each < occurrence)
+        return any(True for _ in others) or any(True for _ in earlier)
+
+    def maybe_lost(self, occurrence: Occurrence) -> bool:
+        """Claimed at its present (n, r), and not active."""
+        claim, record = self.running.get(occurrence), self.opened[occurrence].record
+        return (
+            claim is not None and (claim.n, claim.r) == (record.n, record.r) and occurrence not in self.active
+        )
+
+
+@dataclass
+class Upkeep:
+    leader: Leader
+    fleet: Fleet
+    _trim_turn: Iterator[str] = field(default_factory=lambda: iter(()))
+    _named: set[str] = field(default_factory=set)
+
+    def round(self) -> None:
+        """Look at everything open once, and do what it needs."""
+        sight = self._look()
+        self.leader.keep_only(opened.record for opened in sight.opened.values())
+        for occurrence, opened in sight.opened.items():
+            attempt = self._attempt(opened.record) if sight.maybe_lost(occurrence) else None
+            step = decide(
+                opened.record,
+                active=sight.active.get(occurrence),
+                attempt=attempt,
+                busy=opened.record.overlap == "wait" and sight.busy(occurrence),
+                maybe_sent=self.leader.maybe_sent(opened.record),
+                workers=self.fleet.state,
+                now=self.leader.clock(),
+            )
+            self._do(step, opened, attempt)
+        self._trim()
+
+    def _look(self) -> Sight:
+        keys = self.leader.keys
+        prefixes = [keys.prefix(part) for part in ("open", "running", "active")]
+        answer = self.leader.client.txn(success=[get_prefix(prefix) for prefix in prefixes])
+        return Sight(
+            {keys.occurrence(kv.key): seen(kv, Open) for kv in kvs(answer, 0)},
+            {keys.occurrence(kv.key): decode(kv.value, Active) for kv in kvs(answer, 1)},
+            {keys.occurrence(kv.key): decode(kv.value, Active) for kv in kvs(answer, 2)},
+        )
+
+    def _attempt(self, record: Open) -> Attempt | None:
+        key = self.leader.keys.attempt(record.occurrence, record.n, record.r)
+        found = see(first(self.leader.client.txn(success=[get(key)]), 0), Attempt)
+        return found.record if found else None
+
+    def _do(self, step: Step, opened: Seen[Open], attempt: Attempt | None) -> None:
+        match step:
+            case Wait():
+                return
+            case AskWorkers():
+                self.fleet.ask()
+            case Publish(first=True):
+                self._publish_first(opened)
+            case Publish():
+                self._publish_again(opened)
+            case Rerun(not_before, reason):
+                self._rerun(opened, attempt, not_before, reason)
+            case End(verdict, reason):
+                self._end(opened, attempt, verdict, reason)
+
+    def _publish_first(self, opened: Seen[Open]) -> None:
+        """The intent before the message, see planning.intend."""
+        leader = self.leader
+        if self._has_entry(opened) and opened.record.planner != leader.nonce:
+            step = planning.intend(leader.keys, leader.fence, opened, leader.nonce)
+            outcome = leader.send(step)
+            if not isinstance(outcome, Written):
+                return
+            record = msgspec.structs.replace(opened.record, planner=leader.nonce)
+            opened = Seen(record, outcome.revision)
+        if self._has_entry(opened):
+            leader.publish_planned(opened)
+
+    def _publish_again(self, opened: Seen[Open]) -> None:
+        if self._has_entry(opened):
+            record = opened.record
+            text = f"attempt {record.n}" + (f" retry {record.r}" if record.r else "")
+            logger.warning(
+                "jobguard: %s, %s: not claimed yet; sent again", occurrence_text(record.occurrence), text
+            )
+            self.leader.publish_planned(opened)
+
+    def _has_entry(self, opened: Seen[Open]) -> bool:
+        """Whether this beat can publish it. Perhaps a beat with newer code can: leave it, for a day."""
+        record = opened.record
+        if record.job in self.leader.jobs:
+            return True
+        if record.job not in self._named:
+            self._named.add(record.job)
+            logger.warning("jobguard: %s is open, but is no entry of this beat", record.job)
+        if self.leader.clock() - record.nominal > _FORGOTTEN_AFTER:
+            self._end(opened, None, Verdict.EXPIRED, "its job is no beat entry any more")
+        return False
+
+    def _rerun(self, opened: Seen[Open], attempt: Attempt | None, not_before: datetime, reason: str) -> None:
+        leader = self.leader
+        step = planning.reopen(
+            leader.keys, leader.fence, opened, attempt=self._lost(attempt, reason), not_before=not_before
+        )
+        if isinstance(leader.send(step), Written):
+            name = occurrence_text(opened.record.occurrence)
+            logger.warning("jobguard: %s: %s; attempt %d follows", name, reason, opened.record.n + 1)
+
+    def _end(self, opened: Seen[Open], attempt: Attempt | None, verdict: Verdict, reason: str) -> None:
+        leader = self.leader
+        if verdict is Verdict.UNCLAIMED:
+            reason += f" ({', '.join(self.fleet.unguarded)})"
+        done = ended(opened.record, verdict, reason, leader.clock(), secrets.token_hex(8))
+        step = planning.close(leader.keys, leader.fence, opened, done, self._lost(attempt, reason))
+        if isinstance(leader.send(step), Written):
+            logger.warning("jobguard: %s: %s, %s", occurrence_text(opened.record.occurrence), verdict, reason)
+
+    def _lost(self, attempt: Attempt | None, reason: str) -> Attempt | None:
+        if attempt is None:
+            return None
+        return msgspec.structs.replace(
+            attempt,
+            outcome="lost",
+            ended=attempt.ended or self.leader.clock(),
+            error=attempt.error or "its lease lapsed: the worker died or was cut off",
+        )
+
+    # --- history ---
+
+    def _trim(self) -> None:
+        """One job per round: its oldest verdicts beyond HISTORY_COUNT go."""
+        name = next(self._trim_turn, None)
+        if name is None:
+            self._trim_turn = iter(list(self.leader.jobs))
+            return
+        leader, prefix = self.leader, self.leader.keys.prefix("done", name)
+        counted = leader.client.range(prefix, prefix[:-1] + b"0", count_only=True).count
+        if counted < HISTORY_COUNT + _TRIM_STEP:
+            return
+        oldest = leader.client.range(prefix, prefix[:-1] + b"0", limit=_TRIM_STEP, keys_only=True).kvs
+        leader.send(
+            planning.trim(leader.keys, leader.fence, [leader.keys.occurrence(kv.key) for kv in oldest])
+        )
