@@ -1,8 +1,8 @@
 """Lease deadlines, on the leader only: longer than the TTL, never shorter.
 
-Place in the house   node -> lessor
-Takes                a leader's first applied entry, applied grants and removals, confirmed renewals, the time
-Gives                the leases that have run out, for the node to propose their expiry
+Place in the house   replica -> lessor -> machine, peer_messages
+Takes                a leader's first applied entry, applied grants and removals, confirmed questions, time
+Gives                answers about leases; those that have run out, for the replica to propose their expiry
 Never                removes a lease (only an applied command does), reads a clock, or works on a follower
 
 A new leader knows nothing of renewals (they do not enter the log), so it first gives every lease its full
@@ -14,6 +14,10 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
+
+from jobguard_store.machine.commands import Command, ExpireLease, RevokeLease
+from jobguard_store.machine.results import Applied, ExpireResult, GrantResult, RevokeResult
+from jobguard_store.peer_messages import REFUSED, Ask, Question, Told
 
 # Ten thousand leases of one dead datacentre must not become one ten-thousand-entry burst: at most this many
 # a tick, a thousand a second.
@@ -51,18 +55,34 @@ class Lessor:
         self._term = 0
         self._ttls, self._deadlines, self._queue, self._ending = {}, {}, [], set()
 
-    def granted(self, lease_id: int, ttl: int, now: float) -> None:
-        """A grant was applied."""
-        if self._term:
-            self._ttls[lease_id] = ttl
-            self._deadlines[lease_id] = now + ttl
-            heapq.heappush(self._queue, (now + ttl, lease_id))
+    def applied(self, command: Command, applied: Applied, now: float) -> None:
+        """A command was applied; grants and removals are what we care for."""
+        match applied.result:
+            case GrantResult(id=lease_id, ttl=ttl):
+                self._ttls[lease_id] = ttl
+                self._deadlines[lease_id] = now + ttl
+                heapq.heappush(self._queue, (now + ttl, lease_id))
+            case RevokeResult() if isinstance(command, RevokeLease):
+                self._removed(command.id)
+            case ExpireResult(expired=True) if isinstance(command, ExpireLease):
+                self._removed(command.id)
 
-    def removed(self, lease_id: int) -> None:
-        """A revocation or an expiry was applied."""
+    def _removed(self, lease_id: int) -> None:
         self._ttls.pop(lease_id, None)
         self._deadlines.pop(lease_id, None)
         self._ending.discard(lease_id)
+
+    def answer(self, ask: Ask, index: int, now: float) -> Told:
+        """A read round begun after `ask` arrived is confirmed: we led then, so our count was right."""
+        if ask.question is Question.BARRIER:
+            return ask.reply(index)
+        if not self._term:
+            return ask.reply(REFUSED)
+        if ask.question is Question.RENEW:
+            ttl = self.renew(ask.lease_id, now)
+            return ask.reply(index, remaining=ttl, granted=ttl)
+        remaining, granted = self.remaining(ask.lease_id, now)
+        return ask.reply(index, remaining=remaining, granted=granted)
 
     def renew(self, lease_id: int, now: float) -> int:
         """Its TTL once more; 0 when there is no such lease, or its end has come already.

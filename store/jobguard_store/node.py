@@ -1,100 +1,36 @@
-"""THE loop of one node: takes ticks, peers' messages and proposals; carries out each Ready in its order.
+"""One member of the cluster, as the api sees it: proposals, reads, leases, watches, facts.
 
-Place in the house   api -> node -> raft.core, machine.apply, writer (storage), transport, lessor, watchers
-Takes                commands and reads from the api; messages from transport; ticks from the loop's clock
-Gives                answers, each from this node's own apply
-Never                blocks the loop on SQLite or a socket; answers from an entry that is not committed
+Place in the house   api -> node -> replica (the loop), reads, questions, watchers, history
+Takes                commands and reads, already validated
+Gives                answers, each from this node's own apply; StoreError for a definite "did not happen"
+Never                blocks the loop; gives a definite error for something that may still commit
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Self
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from jobguard_store.answers import Answer, Header, LeaseStatus, NodeStatus
+from jobguard_store.cluster import MemberInfo
+from jobguard_store.config import NodeConfig
+from jobguard_store.errors import Compacted, NoLeader, NoSpace, RequestTimedOut
+from jobguard_store.history import is_historic
+from jobguard_store.machine.commands import Command, Range, Txn
+from jobguard_store.machine.results import HistoricRange, TxnResult
+from jobguard_store.peer_messages import Question
+from jobguard_store.replica import Replica
+from jobguard_store.watchers import Interest, Subscription, WatchBatch
 
-    from jobguard_store.config import NodeConfig
-    from jobguard_store.machine.commands import Command, Range, Txn
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What every response's header says about the member that answers, at this moment."""
-
-    cluster_id: int
-    member_id: int
-    revision: int
-    term: int  # the newest durable term: it never goes back, not even over a crash
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a command came to: the machine's result, and the store's revision right after it."""
-
-    result: Any
-    revision: int
-
-
-@dataclass(frozen=True, slots=True)
-class MemberInfo:
-    id: int
-    name: str
-    peer_urls: tuple[str, ...]
-    client_urls: tuple[str, ...]
-    is_learner: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class NodeStatus:
-    """What this member knows by itself; asks nobody."""
-
-    db_size: int
-    db_size_in_use: int
-    leader: int | None
-    raft_index: int
-    raft_term: int
-    applied_index: int
-    errors: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseStatus:
-    """Seconds left (floor; -1: no such lease), the TTL it was granted, the keys attached to it."""
-
-    remaining: int
-    granted: int
-    keys: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class WatchBatch:
-    """All matching events of one or more whole revisions, in order; never a part of a revision."""
-
-    revision: int  # the store's revision when the batch was cut
-    events: Sequence[Any]  # machine ChangeEvents; record.mod_revision is the event's revision
-
-
-class Subscription:
-    """One watcher. `async for batch in subscription`; raises Compacted when its place is gone.
-
-    Slow is allowed: its queue is bounded, and when that is full it reads history again. ServerStopped
-    ends it when the node stops.
-    """
-
-    def __aiter__(self) -> Subscription:
-        return self
-
-    async def __anext__(self) -> WatchBatch:
-        raise NotImplementedError
-
-    def progress(self) -> int | None:
-        """The revision up to which everything has been taken from this subscription, None if it is behind."""
-        raise NotImplementedError
-
-    async def aclose(self) -> None:
-        """Forget this watcher; harmless twice. A pending `__anext__` ends with StopAsyncIteration."""
-        raise NotImplementedError
+__all__ = [
+    "Answer",
+    "Header",
+    "LeaseStatus",
+    "MemberInfo",
+    "Node",
+    "NodeStatus",
+    "Subscription",
+    "WatchBatch",
+]
 
 
 class Node:
@@ -105,46 +41,97 @@ class Node:
     5 s + 2 election timeouts.
     """
 
+    def __init__(self, config: NodeConfig, replica: Replica) -> None:
+        self.config = config
+        self._replica = replica
+
     @classmethod
-    async def start(cls, config: NodeConfig) -> Node:
+    async def start(cls, config: NodeConfig) -> Self:
         """Open the file, join the peers and begin to tick. Raises StartupError. Waits for no leader."""
-        raise NotImplementedError
+        return cls(config, await Replica.start(config))
 
     async def stop(self) -> None:
         """End watches and waiters (ServerStopped), flush what is applied, close. Idempotent."""
-        raise NotImplementedError
+        await self._replica.stop()
 
     async def failed(self) -> BaseException:
         """Wait for the error after which this process must end; the loop and the writer report here."""
-        raise NotImplementedError
+        return await self._replica.failure
+
+    # --- facts ------------------------------------------------------------------------------------
 
     def header(self) -> Header:
-        raise NotImplementedError
+        replica = self._replica
+        identity = replica.identity
+        return Header(identity.cluster_id, identity.member_id, replica.machine.revision, replica.durable_term)
 
     @property
     def has_leader(self) -> bool:
-        raise NotImplementedError
+        return self._replica.raft.leader is not None
 
     @property
     def lease_ttl_min(self) -> int:
         """The shortest TTL a lease may have: 1.5 election timeouts, rounded up to a second."""
-        raise NotImplementedError
+        return -(-3 * self.config.election_timeout_ms // 2000)
+
+    def members(self) -> list[MemberInfo]:
+        """The local view; call read_barrier() first for a linearizable one."""
+        return self._replica.members.list()
+
+    def status(self) -> NodeStatus:
+        replica, raft = self._replica, self._replica.raft
+        errors = [] if self.has_leader else [NoLeader.text]
+        if replica.disk_full:
+            errors.append(f"memberID:{replica.identity.member_id} alarm:NOSPACE ")
+        return NodeStatus(
+            db_size=replica.sizes.total,
+            db_size_in_use=replica.sizes.in_use,
+            leader=raft.leader,
+            raft_index=raft.commit_index,
+            raft_term=replica.durable_term,
+            applied_index=raft.applied_index,
+            errors=tuple(errors),
+        )
+
+    # --- writes -----------------------------------------------------------------------------------
 
     async def propose(self, command: Command) -> Answer:
         """Have `command` committed and applied here, and give its answer (historic ranges filled in)."""
-        raise NotImplementedError
+        replica = self._replica
+        if replica.disk_full:
+            raise NoSpace
+        applied = await replica.propose(command)
+        result = applied.result
+        if isinstance(result, TxnResult) and is_historic(result):
+            try:
+                result = await replica.history.fill(result)
+            except Compacted:  # its writes are done, only this part of its answer is gone
+                raise RequestTimedOut from None
+        return Answer(result, applied.revision)
+
+    # --- reads ------------------------------------------------------------------------------------
 
     async def read_barrier(self) -> None:
         """A linearizable read point: everything acknowledged before this call is applied here after it."""
-        raise NotImplementedError
+        await self._replica.read_point()
 
     async def range(self, request: Range, *, serializable: bool) -> Answer:
         """RangeResult at request.revision (0: newest). Raises Compacted, FutureRevision."""
-        raise NotImplementedError
+        if not serializable:
+            await self.read_barrier()
+        replica = self._replica
+        result, revision = replica.machine.range(request), replica.machine.revision
+        if isinstance(result, HistoricRange):
+            return Answer(await replica.history.range(result), revision)
+        return Answer(result, revision)
 
     async def read_txn(self, txn: Txn, *, serializable: bool) -> Answer:
         """TxnResult of a txn that writes nothing; one consistent read, not replicated."""
-        raise NotImplementedError
+        if not serializable:
+            await self.read_barrier()
+        replica = self._replica
+        result, revision = replica.machine.read_txn(txn), replica.machine.revision
+        return Answer(await replica.history.fill(result), revision)
 
     def watch(
         self,
@@ -158,24 +145,26 @@ class Node:
     ) -> Subscription:
         """Events from `start_revision` on, or after header().revision of this very moment when it is 0.
 
-        Returns at once; Compacted comes from the iterator. Events carry `previous` only if `prev_kv`.
+        Returns at once; Compacted comes from the iterator. With `prev_kv` every event has its `previous`;
+        without, it may have it all the same.
         """
-        raise NotImplementedError
+        interest = Interest(key, range_end, prev_kv, no_put, no_delete)
+        return self._replica.watchers.watch(interest, start_revision)
+
+    # --- leases -----------------------------------------------------------------------------------
 
     async def keepalive(self, lease_id: int) -> int:
         """Renew; the granted TTL, or 0 when the lease is gone or its expiry is already decided."""
-        raise NotImplementedError
+        told = await self._replica.ask(Question.RENEW, lease_id)
+        return told.granted if told.remaining > 0 else 0
 
     async def time_to_live(self, lease_id: int) -> LeaseStatus:
-        raise NotImplementedError
+        replica = self._replica
+        told = await replica.ask(Question.REMAINING, lease_id)
+        await replica.caught_up(told.index)
+        return LeaseStatus(told.remaining, told.granted, tuple(replica.machine.lease_keys(lease_id)))
 
     async def leases(self) -> list[int]:
         """The ids of all leases, after a read barrier."""
-        raise NotImplementedError
-
-    def members(self) -> list[MemberInfo]:
-        """The local view; call read_barrier() first for a linearizable one."""
-        raise NotImplementedError
-
-    def status(self) -> NodeStatus:
-        raise NotImplementedError
+        await self.read_barrier()
+        return self._replica.machine.lease_ids()

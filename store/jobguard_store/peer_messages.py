@@ -18,12 +18,17 @@ REFUSED = -1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
-    """First frame of a connection, from the one who dialled. `incarnation` names the sender's disk."""
+    """First frame of a connection, from the one who dialled.
+
+    `boot` is the sender's durable count of its starts, `nonce` names this one of them: the same boot with
+    another nonce is another disk.
+    """
 
     cluster_id: int
     sender: int
     to: int
-    incarnation: int
+    boot: int
+    nonce: int
     name: str
     client_urls: tuple[str, ...] = ()
 
@@ -83,6 +88,17 @@ class Ask:
     question: Question
     lease_id: int = 0
 
+    def reply(self, index: int, *, remaining: int = 0, granted: int = 0) -> Told:
+        return Told(
+            sender=self.to,
+            to=self.sender,
+            context=self.context,
+            question=self.question,
+            index=index,
+            remaining=remaining,
+            granted=granted,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
@@ -91,6 +107,7 @@ class Told:
     sender: int
     to: int
     context: int
+    question: Question
     index: int
     remaining: int = 0
     granted: int = 0

@@ -5,10 +5,10 @@ Takes                commands; what became of them: handed on, refused, applied,
 Gives                the queue to propose or forward; answers through futures
 Never                hands a command on twice, unless it was refused before anybody appended it
 
-A waiter's life:  queued ──▶ sent in term t ──▶ applied                       the machine's answer
-                    │  ▲        │    ├────────▶ an entry of a term > t applied   LeaderChanged: it never will be
-                    │  └refused─┘    └────────▶ time-out                         RequestTimedOut: it may yet be
-                    └─▶ no leader for too long                                NoLeader: it never was
+A waiter's life:  queued ─▶ sent in term t ─▶ applied                        the machine's answer
+                    │  ▲       │    ├───────▶ an entry of a term > t applied  LeaderChanged: it never will be
+                    │  └refused┘    └───────▶ time-out                        RequestTimedOut: it may yet be
+                    └─▶ no leader for too long                              NoLeader: it never was
 
 Why the second answer is definite. A command sent to term t is appended by the leader of t, as an entry of
 term t, or not at all (Forward carries t, and other leaders refuse it). Terms never fall along a log, and what
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,7 @@ from jobguard_store.errors import (
 from jobguard_store.machine.commands import Command, Origin, encode
 
 if TYPE_CHECKING:
-    from jobguard_store.machine import Applied
+    from jobguard_store.machine.results import Applied
 
 QUEUED = 0  # no term is 0, so this means: in no leader's hands
 WAITERS_MAX = 5000  # etcd refuses at the same distance
@@ -79,18 +79,31 @@ class Proposals:
         self._by_age.append(waiter)
         return future
 
-    @property
-    def queued(self) -> list[Waiter]:
-        return self._queued
+    def groups(self, bytes_max: int) -> Iterator[list[Waiter]]:
+        """What is queued, cut into messages. Say `sent` for each group before taking the next."""
+        while self._queued:
+            group, size = [self._queued[0]], len(self._queued[0].data)
+            for waiter in self._queued[1:]:
+                size += len(waiter.data)
+                if size > bytes_max:
+                    break
+                group.append(waiter)
+            yield group
 
-    def sent(self, term: int) -> None:
-        """All that was queued is now in the hands of the leader of `term`."""
-        for waiter in self._queued:
+    def take(self, term: int) -> list[bytes]:
+        """All that is queued, for the leader of `term` that we are."""
+        commands = [waiter.data for waiter in self._queued]
+        self.sent(self._queued, term)
+        return commands
+
+    def sent(self, group: list[Waiter], term: int) -> None:
+        """The head of the queue is now in the hands of the leader of `term`."""
+        for waiter in group:
             waiter.term = term
-        self._queued = []
+        self._queued = self._queued[len(group) :]
 
     def refused(self, sequences: Iterable[int]) -> None:
-        """The leader appended none of these. They queue again at the next tick: by then we may know better."""
+        """The leader appended none of these. They queue again at the next tick: we may know better then."""
         for sequence in sequences:
             waiter = self._waiting.get(sequence)
             if waiter is not None and waiter.term != QUEUED:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from jobguard_store.errors import NoLeader, RequestTimedOut, ServerStopped
-from jobguard_store.peer_messages import REFUSED, Question, Told
+from jobguard_store.peer_messages import REFUSED, Ask, Question, Told
 
 # With the connection up a question is answered within a round; half a second of silence means it was lost.
 ASK_AGAIN_S = 0.5
@@ -30,6 +30,9 @@ class Pending:
     since: float
     future: asyncio.Future[Told]
     asked_at: float | None = None
+
+    def ask(self, sender: int, to: int) -> Ask:
+        return Ask(sender=sender, to=to, context=self.context, question=self.question, lease_id=self.lease_id)
 
 
 class Questions:

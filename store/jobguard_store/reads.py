@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 
 from jobguard_store.errors import NoLeader, RequestTimedOut, ServerStopped
@@ -34,16 +34,18 @@ class Round:
     age: int = 0  # in ticks
 
 
-@dataclass(slots=True)
 class Reads:
-    leader_wait_s: float
-    timeout_s: float
-    _futures: list[asyncio.Future[None]] = field(default_factory=list)
-    _asks: list[Ask] = field(default_factory=list)
-    _rounds: deque[Round] = field(default_factory=deque)
-    _unapplied: list[tuple[int, int, Round]] = field(default_factory=list)
-    _by_age: deque[tuple[float, asyncio.Future[None]]] = field(default_factory=deque)
-    _numbers: count[int] = field(default_factory=lambda: count(1))
+    """Everybody on this node who waits for a read point."""
+
+    def __init__(self, *, leader_wait_s: float, timeout_s: float) -> None:
+        self._leader_wait_s = leader_wait_s
+        self._timeout_s = timeout_s
+        self._futures: list[asyncio.Future[None]] = []
+        self._asks: list[Ask] = []
+        self._rounds: deque[Round] = deque()
+        self._unapplied: list[tuple[int, int, Round]] = []
+        self._by_age: deque[tuple[float, asyncio.Future[None]]] = deque()
+        self._numbers = count(1)
 
     def wait(self, now: float) -> asyncio.Future[None]:
         """A read arrives; its future ends at its read point."""
@@ -74,10 +76,11 @@ class Reads:
             heapq.heappush(self._unapplied, (index, round_.context, round_))
 
     def lost(self) -> None:
-        """Leadership moved: our own waiters try again with whoever leads next; followers ask again themselves."""
+        """Leadership moved: our own waiters go to whoever leads next; followers ask again themselves."""
         for round_ in self._rounds:
             self._futures.extend(future for future in round_.futures if not future.done())
         self._rounds.clear()
+        self._asks = []
 
     def applied(self, index: int) -> list[tuple[int, Ask]]:
         """End the waits that `index` satisfies; return the questions that can now be answered, each with
@@ -108,9 +111,9 @@ class Reads:
         while self._by_age:
             since, future = self._by_age[0]
             if not future.done():
-                if now - since >= self.timeout_s:
+                if now - since >= self._timeout_s:
                     future.set_exception(RequestTimedOut())
-                elif not has_leader and now - since >= self.leader_wait_s:
+                elif not has_leader and now - since >= self._leader_wait_s:
                     future.set_exception(NoLeader())
                 else:
                     break

@@ -203,6 +203,10 @@ class Peer:
         self._last_reason = ""
         self._task = asyncio.get_running_loop().create_task(self._dial_for_ever())
 
+    @property
+    def welcomed(self) -> bool:
+        return self._stream is not None
+
     def post(self, message: PeerMessage) -> bool:
         """Queue a message for the next flush. False: it was dropped, and certainly not sent."""
         if self._stream is None:
@@ -306,6 +310,9 @@ class Transport:
 
     def post(self, message: PeerMessage) -> bool:
         return self._peers[message.to].post(message)
+
+    def reaches(self, member: int) -> bool:
+        return self._peers[member].welcomed
 
     def flush(self) -> None:
         for peer in self._peers.values():

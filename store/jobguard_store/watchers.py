@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -80,8 +80,10 @@ class Chapter(Protocol):
 class History(Protocol):
     """Where older revisions are read. Raises Compacted, also when compaction overtakes the reader."""
 
-    revision: int
-    compact_revision: int
+    @property
+    def revision(self) -> int: ...
+    @property
+    def compact_revision(self) -> int: ...
 
     async def changes(self, interest: Interest, start: int, end: int, limit: int) -> Chapter: ...
 

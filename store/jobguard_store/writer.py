@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from jobguard_store.raft.messages import EntryId, HardState, Message
 from jobguard_store.storage.batch import Batch
-from jobguard_store.storage.database import Database, DiskFull
+from jobguard_store.storage.damage import DiskFull
 
 log = logging.getLogger("jobguard_store.writer")
 
@@ -37,7 +37,7 @@ class Job:
     batch: Batch
     hard_state: HardState | None
     last: EntryId | None
-    applied_index: int | None
+    revision: int | None
     messages: tuple[Message, ...]
 
 
@@ -54,27 +54,27 @@ class _Stop:
 class Writer:
     """A queue and the thread behind it."""
 
-    def __init__(
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queue: SimpleQueue[Job | _Call | _Stop] = SimpleQueue()
+        self._stopping = threading.Event()
+        # A daemon: a process that must end does not wait for a disk that hangs.
+        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+        self._thread.start()
+
+    def begin(
         self,
+        write: Callable[[Batch], None],
         *,
         on_durable: Callable[[list[Job]], None],
         on_full: Callable[[bool], None],
         on_failed: Callable[[BaseException], None],
     ) -> None:
+        """From here on batches may come."""
+        self._write_batch = write
         self._on_durable = on_durable
         self._on_full = on_full
         self._on_failed = on_failed
-        self._loop = asyncio.get_running_loop()
-        self._queue: SimpleQueue[Job | _Call | _Stop] = SimpleQueue()
-        self._stopping = threading.Event()
-        self._database: Database | None = None
-        # A daemon: a process that must end does not wait for a disk that hangs.
-        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
-        self._thread.start()
-
-    def attach(self, database: Database) -> None:
-        """From here on batches may come."""
-        self._database = database
 
     def put(self, job: Job) -> None:
         self._queue.put(job)
@@ -85,9 +85,11 @@ class Writer:
         self._queue.put(_Call(work, future))
         return await future
 
-    async def stop(self) -> None:
-        """End after everything that is queued; a full disk is not waited for."""
+    async def stop(self, last: Callable[[], None] | None = None) -> None:
+        """End after everything that is queued, `last` at the very end; a full disk is not waited for."""
         self._stopping.set()
+        if last is not None:
+            self._queue.put(_Call(last, self._loop.create_future()))
         self._queue.put(_Stop())
         await asyncio.to_thread(self._thread.join)
 
@@ -98,7 +100,7 @@ class Writer:
             while not isinstance(item := self._commit_what_waits(self._queue.get()), _Stop):
                 if item is not None:
                     self._carry_out(item)
-        except BaseException as error:  # the process ends: only a restart can tell what reached the disk
+        except BaseException as error:  # noqa: BLE001 - it ends the process: what reached the disk is unknown
             self._tell(self._on_failed, error)
 
     def _commit_what_waits(self, item: Job | _Call | _Stop | None) -> _Call | _Stop | None:
@@ -123,11 +125,10 @@ class Writer:
 
     def _write(self, batch: Batch) -> bool:
         """False: the disk is full and the node stops. Until then the same batch is tried again."""
-        assert self._database is not None
         full = False
         while True:
             try:
-                self._database.write(batch)
+                self._write_batch(batch)
             except DiskFull:
                 if not full:
                     full = True
@@ -144,7 +145,7 @@ class Writer:
     def _carry_out(self, call: _Call) -> None:
         try:
             result = call.work()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it belongs to the caller
             self._tell(_fail, call.future, error)
         else:
             self._tell(_succeed, call.future, result)

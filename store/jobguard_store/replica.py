@@ -1,0 +1,468 @@
+"""THE loop of one node: takes ticks, peers' messages and proposals; carries out each Ready in its order.
+
+Place in the house   node -> replica -> raft.core, machine.apply, journal, transport, lessor, watchers
+Takes                notes: queued commands, waiting readers, messages, ticks, word of durability
+Gives                answers through futures, events to watchers, messages to peers, batches to the writer
+Never                sends what peers may rely on before it is durable; works on after an unexpected error
+
+Everything that happens only leaves a note and asks for a turn. One turn serves all notes of one round of the
+event loop: one propose() for all commands, one read round for all readers, one Ready, one batch for the
+writer, one write per peer. That is where the throughput comes from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+from collections.abc import Coroutine, Sequence
+from typing import Any, Self, assert_never
+
+from jobguard_store.cluster import Members, check_same_cluster, identity_from
+from jobguard_store.config import NodeConfig, address
+from jobguard_store.errors import ServerStopped, StartupError
+from jobguard_store.history import History
+from jobguard_store.journal import Journal
+from jobguard_store.lessor import Lessor
+from jobguard_store.machine.commands import Command, ExpireLease, Origin, decode, encode
+from jobguard_store.machine.results import Applied
+from jobguard_store.peer_messages import (
+    REFUSED,
+    Ask,
+    Forward,
+    ForwardRefused,
+    Hello,
+    PeerMessage,
+    Question,
+    Told,
+)
+from jobguard_store.proposals import Proposals
+from jobguard_store.questions import Questions
+from jobguard_store.raft.core import Raft, Role
+from jobguard_store.raft.messages import Entry, EntryKind, Ready
+from jobguard_store.reads import Reads
+from jobguard_store.storage.database import Database, Identity, Loaded
+from jobguard_store.transport import Transport
+from jobguard_store.watchers import Tail, Watchers
+from jobguard_store.writer import Job, Writer
+
+log = logging.getLogger("jobguard_store.replica")
+
+REQUEST_TIMEOUT_S = 5.0  # and two election timeouts on top, as etcd counts
+LEADER_WAIT_ELECTIONS = 3
+SIZES_EVERY_TICKS = 50
+# A leader whose quorum lags takes no more on: what waits here is bounded by its requesters' own limits.
+UNCOMMITTED_MAX = 10_000
+FORWARD_BYTES_MAX = 1 << 20
+
+
+class Replica:
+    """The core, the machine and the file of one member, and the turn that moves all three."""
+
+    def __init__(
+        self, config: NodeConfig, identity: Identity, loaded: Loaded, database: Database, writer: Writer
+    ) -> None:
+        self.config = config
+        self.identity = identity
+        self.machine = loaded.machine
+        self.durable_term = loaded.hard_state.term
+        self.disk_full = False
+        self.sizes = database.sizes()
+        self._me = identity.member_id
+        self._boot = loaded.boot
+        self._database = database
+        self._loop = asyncio.get_running_loop()
+        self.failure: asyncio.Future[BaseException] = self._loop.create_future()
+
+        self.raft = Raft(
+            node_id=self._me,
+            voters=[member.id for member in identity.initial_members],
+            hard_state=loaded.hard_state,
+            entries=loaded.entries,
+            base=loaded.base,
+            applied_index=loaded.applied_index,
+            election_ticks=config.election_ticks,
+            random=random.Random(secrets.randbits(64)),
+        )
+        tail = Tail(self.machine.revision)
+        self.history = History(database, self.machine, tail)
+        self.watchers = Watchers(self.history, tail)
+        self.members = Members(identity, config)
+        self._journal = Journal(database, writer, on_durable=self._durable)
+        writer.begin(
+            database.write, on_durable=self._jobs_done, on_full=self._disk_filled, on_failed=self.fail
+        )
+        self._transport = self._make_transport()
+        self._lessor = Lessor()
+        leader_wait_s = LEADER_WAIT_ELECTIONS * config.election_s
+        timeout_s = REQUEST_TIMEOUT_S + 2 * config.election_s
+        self._proposals = Proposals(
+            member=self._me, boot=self._boot, leader_wait_s=leader_wait_s, timeout_s=timeout_s
+        )
+        self._reads = Reads(leader_wait_s=leader_wait_s, timeout_s=timeout_s)
+        self._questions = Questions(leader_wait_s=leader_wait_s, timeout_s=timeout_s)
+
+        self._forwarded: list[Forward] = []
+        self._applied_term = 0
+        self._leadership: tuple[int | None, int] = (None, 0)
+        self._turn_due = False
+        self._ended = False
+        self._ticks = 0
+        self._background: set[asyncio.Task[None]] = set()
+
+    def _make_transport(self) -> Transport:
+        hello = Hello(
+            cluster_id=self.identity.cluster_id,
+            sender=self._me,
+            to=0,
+            boot=self._boot,
+            nonce=secrets.randbits(63),
+            name=self.identity.name,
+            client_urls=self.config.advertise_client_urls,
+        )
+        return Transport(
+            hello,
+            on_message=self._receive,
+            on_lost=self._peer_lost,
+            on_reachable=self._peer_reachable,
+            on_expelled=lambda reason: self.fail(StartupError(f"{reason}.")),
+            on_hello=self.members.met,
+        )
+
+    # --- from the node ----------------------------------------------------------------------------
+
+    async def propose(self, command: Command) -> Applied:
+        self._check_running()
+        future = self._proposals.submit(command, self._loop.time())
+        self._schedule()
+        return await future
+
+    async def read_point(self) -> None:
+        self._check_running()
+        future = self._reads.wait(self._loop.time())
+        self._schedule()
+        await future
+
+    async def caught_up(self, index: int) -> None:
+        self._check_running()
+        if self.raft.applied_index < index:
+            await self._reads.until_applied(index, self._loop.time())
+
+    async def ask(self, question: Question, lease_id: int) -> Told:
+        self._check_running()
+        future = self._questions.put(question, lease_id, self._loop.time())
+        self._schedule()
+        return await future
+
+    def _check_running(self) -> None:
+        if self._ended:
+            raise ServerStopped
+
+    # --- the turn ---------------------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        if not self._turn_due:
+            self._turn_due = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turn_due = False
+        if self._ended:
+            return
+        try:
+            self._notice_leadership()
+            if self.raft.role is Role.LEADER:
+                self._lead()
+            elif self.raft.leader is not None:
+                self._follow(self.raft.leader)
+            if self.raft.has_ready():
+                self._carry_out(self.raft.ready())
+            self._transport.flush()
+            if self.raft.has_ready():
+                self._schedule()
+        except BaseException as error:  # noqa: BLE001 - it ends the process
+            self.fail(error)
+
+    def _notice_leadership(self) -> None:
+        """What was asked of one leader must be asked of the next; only one leader's count of time is good."""
+        raft = self.raft
+        leadership = (raft.leader, raft.term)
+        if leadership == self._leadership:
+            return
+        if raft.leader is not None:
+            log.info("member %x leads in term %d", raft.leader, raft.term)
+        elif self._leadership[0] is not None:
+            log.warning("no leader in term %d", raft.term)
+        self._leadership = leadership
+        if self._lessor.term and not self._lead_in(self._lessor.term):
+            self._lessor.stop()
+        self._reads.lost()
+        self._questions.leader_changed()
+
+    def _lead_in(self, term: int) -> bool:
+        return self.raft.role is Role.LEADER and self.raft.term == term
+
+    def _lead(self) -> None:
+        """Append what has gathered, here and on followers; begin a read for all who wait."""
+        if self.raft.last_index - self.raft.commit_index < UNCOMMITTED_MAX:
+            commands = self._proposals.take(self.raft.term)
+            for forward in self._forwarded:
+                if forward.term == self.raft.term and not self.disk_full:
+                    commands.extend(forward.commands)
+                else:
+                    self._refuse(forward)
+            self._forwarded = []
+            if commands:
+                self.raft.propose(commands)
+        for pending in self._questions.to_ask(self._loop.time()):
+            self._reads.asked(pending.ask(self._me, self._me))
+        if self._reads.gathered:
+            self.raft.read_index(self._reads.begin().context)
+
+    def _follow(self, leader: int) -> None:
+        """Hand on what has gathered. What cannot be posted stays queued: it certainly was not sent."""
+        for forward in self._forwarded:
+            self._refuse(forward)
+        self._forwarded = []
+        if not self._transport.reaches(leader):
+            return
+        for group in self._proposals.groups(FORWARD_BYTES_MAX):
+            forward = Forward(
+                sender=self._me,
+                to=leader,
+                term=self.raft.term,
+                sequences=tuple(waiter.sequence for waiter in group),
+                commands=tuple(waiter.data for waiter in group),
+            )
+            if not self._transport.post(forward):
+                break
+            self._proposals.sent(group, self.raft.term)
+        for pending in self._questions.to_ask(self._loop.time()):
+            self._transport.post(pending.ask(self._me, leader))
+        if self._reads.gathered:
+            context = self._reads.begin().context
+            self._transport.post(Ask(sender=self._me, to=leader, context=context, question=Question.BARRIER))
+
+    def _refuse(self, forward: Forward) -> None:
+        self._transport.post(ForwardRefused(sender=self._me, to=forward.sender, sequences=forward.sequences))
+
+    # --- a Ready, in its order --------------------------------------------------------------------
+
+    def _carry_out(self, ready: Ready) -> None:
+        for message in ready.messages:
+            self._transport.post(message)
+        self._transport.flush()  # followers' disks work while ours does
+        for message in self._journal.persist(ready):
+            self._transport.post(message)
+        if ready.committed:
+            self._apply(ready.committed)
+        for read in ready.reads:
+            self._reads.confirmed(read.context, read.index)
+        if ready.reads_lost:
+            self._reads.lost()
+        self._answer_reads()
+
+    def _jobs_done(self, jobs: list[Job]) -> None:
+        if self._ended:
+            return
+        try:
+            self._journal.durable(jobs)
+            self._transport.flush()
+        except BaseException as error:  # noqa: BLE001 - it ends the process
+            self.fail(error)
+        self._schedule()
+
+    def _durable(self, job: Job) -> None:
+        """This job and all before it are on the disk: peers may rely on it."""
+        if job.hard_state is not None:
+            self.raft.hard_state_persisted(job.hard_state)
+            self.durable_term = job.hard_state.term
+        if job.last is not None:
+            self.raft.persisted(job.last)
+        for message in job.messages:
+            self._transport.post(message)
+        if job.revision is not None:
+            self.watchers.tail.durable(job.revision)
+
+    def _apply(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            if entry.term > self._applied_term:
+                self._applied_term = entry.term
+                self._proposals.term_began(entry.term)
+            match entry.kind:
+                case EntryKind.NORMAL:
+                    self._apply_command(entry)
+                case EntryKind.NOOP:
+                    self._journal.applied(entry.index)
+                    self._lead_leases(entry.term)
+                case EntryKind.CONFIG:
+                    raise AssertionError("no build so far writes configuration entries")
+                case _:
+                    assert_never(entry.kind)
+        self.raft.applied(entries[-1].index)
+
+    def _apply_command(self, entry: Entry) -> None:
+        origin, command = decode(entry.data)
+        applied = self.machine.apply(command, entry.term)
+        self._journal.applied(entry.index, applied.rows)
+        if applied.events:
+            self.watchers.publish(applied.revision, applied.events)
+        if self._lessor.term:
+            self._lessor.applied(command, applied, self._loop.time())
+        self._proposals.applied(origin, applied)
+        if applied.rows.compact_revision is not None:
+            self._in_background(self._journal.sweep())
+
+    def _lead_leases(self, term: int) -> None:
+        """A leader's first entry is applied. If it is ours, the time of all leases begins here and now."""
+        if self._lead_in(term):
+            ids = self.machine.lease_ids()
+            self._lessor.start(
+                term, [(id_, self.machine.lease_ttl(id_) or 0) for id_ in ids], self._loop.time()
+            )
+
+    def _answer_reads(self) -> None:
+        """End the waits for what is applied now; those of followers end with a message."""
+        for index, ask in self._reads.applied(self.raft.applied_index):
+            told = self._lessor.answer(ask, index, self._loop.time())
+            if ask.sender == self._me:
+                self._questions.told(told)
+            else:
+                self._transport.post(told)
+
+    # --- notes from outside -----------------------------------------------------------------------
+
+    def _receive(self, message: PeerMessage) -> None:
+        if self._ended:
+            return
+        try:
+            self._note(message)
+        except BaseException as error:  # noqa: BLE001 - it ends the process
+            self.fail(error)
+        self._schedule()
+
+    def _note(self, message: PeerMessage) -> None:
+        match message:
+            case Forward():
+                self._forwarded.append(message)
+            case ForwardRefused():
+                self._proposals.refused(message.sequences)
+            case Ask() if self.raft.role is Role.LEADER:
+                self._reads.asked(message)
+            case Ask():
+                self._transport.post(message.reply(REFUSED))
+            case Told() if message.question is not Question.BARRIER:
+                self._questions.told(message)
+            case Told() if message.index != REFUSED:
+                self._reads.confirmed(message.context, message.index)
+                self._answer_reads()
+            case Told():
+                pass  # the round is old soon, and then asked again
+            case _:
+                self.raft.step(message)
+
+    def _peer_lost(self, peer: int) -> None:
+        if not self._ended:
+            self.raft.peer_lost(peer)
+            self._schedule()
+
+    def _peer_reachable(self, _peer: int) -> None:
+        self._schedule()
+
+    def _disk_filled(self, full: bool) -> None:
+        self.disk_full = full
+
+    def _tick(self) -> None:
+        """One heartbeat interval passed. After a pause this is one tick, not many: late is never early."""
+        if self._ended:
+            return
+        self._loop.call_later(self.config.heartbeat_s, self._tick)
+        now, has_leader = self._loop.time(), self.raft.leader is not None
+        try:
+            self.raft.tick()
+            self._proposals.tick(now)
+            self._reads.tick(now, has_leader=has_leader, leading=self.raft.role is Role.LEADER)
+            self._questions.tick(now, has_leader=has_leader)
+            self._expire_leases(now)
+        except BaseException as error:  # noqa: BLE001 - it ends the process
+            self.fail(error)
+        self._ticks += 1
+        if self._ticks % SIZES_EVERY_TICKS == 0:
+            self._in_background(self._measure())
+        self._schedule()
+
+    def _expire_leases(self, now: float) -> None:
+        """Proposed here and never forwarded: only an entry of this very term may end a lease by time."""
+        term = self._lessor.term
+        if term and self._lead_in(term) and (over := self._lessor.expired(now)):
+            origin = Origin(self._me, self._boot, 0)
+            self.raft.propose([encode(origin, ExpireLease(lease_id, term)) for lease_id in over])
+
+    async def _measure(self) -> None:
+        self.sizes = await asyncio.to_thread(self._database.sizes)
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background_done)
+
+    def _background_done(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.fail(error)
+
+    # --- beginning and end ------------------------------------------------------------------------
+
+    @classmethod
+    async def start(cls, config: NodeConfig) -> Self:
+        """Raises StartupError, having left nothing open."""
+        writer, database = Writer(), None
+        try:
+            database = await writer.call(lambda: Database.open(config.database_path))
+            loaded = await writer.call(database.load)
+            identity = identity_from(config)
+            if loaded.identity is None:
+                await writer.call(lambda: database.found(identity))
+            else:
+                check_same_cluster(loaded.identity, identity, config)
+            replica = cls(config, loaded.identity or identity, loaded, database, writer)
+            await replica._join()
+        except BaseException:
+            await writer.stop(database.close if database is not None else None)
+            raise
+        return replica
+
+    async def _join(self) -> None:
+        """Meet the peers and let time begin. Alone there is nobody to wait for: lead at once."""
+        peers = [member for member in self.identity.initial_members if member.id != self._me]
+        if peers:
+            await self._transport.listen([address(url) for url in self.config.listen_peer_urls])
+            self._transport.dial({peer.id: tuple(address(url) for url in peer.peer_urls) for peer in peers})
+        else:
+            while self.raft.role is Role.FOLLOWER:
+                self.raft.tick()
+        self._in_background(self._journal.sweep())
+        self._tick()
+
+    def fail(self, error: BaseException) -> None:
+        """Nothing more leaves this node; whoever awaits `failure` ends the process."""
+        self._ended = True
+        self._transport.close()
+        if not self.failure.done():
+            self.failure.set_result(error)
+
+    async def stop(self) -> None:
+        """Idempotent. Whoever waits is told what is certain, and no more."""
+        if self._ended:
+            return
+        self._ended = True
+        for task in self._background:
+            task.cancel()
+        self.watchers.stop()
+        self._proposals.stop()
+        self._reads.stop()
+        self._questions.stop()
+        self._transport.close()
+        self.history.close()
+        await self._journal.close()
