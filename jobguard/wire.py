@@ -15,6 +15,7 @@ The proto3 JSON mapping in four rules, all of which live here and nowhere else:
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -417,9 +418,19 @@ def encode(message: msgspec.Struct) -> bytes:
     return _encoder.encode(message)
 
 
+def encode_items(messages: Sequence[msgspec.Struct]) -> bytes:
+    """The JSON of `messages` as it stands between the brackets of a list."""
+    return _encoder.encode(messages)[1:-1]
+
+
 def stream_line(message: msgspec.Struct) -> bytes:
     """One message of a stream: `{"result": …}` and a newline, to be sent as one HTTP chunk."""
-    return b'{"result":' + _encoder.encode(message) + b"}\n"
+    return result_line(_encoder.encode(message))
+
+
+def result_line(body: bytes) -> bytes:
+    """The same for a message that is bytes already."""
+    return b'{"result":' + body + b"}\n"
 
 
 def error_line(error: StreamError) -> bytes:
@@ -498,8 +509,5 @@ def _kinds(kind: type[Message]) -> list[type[Message]]:
 
 
 _PROTO_NAME = {
-    _camel(name): name
-    for message in _kinds(Message)
-    for name in message.__struct_fields__
-    if "_" in name
+    _camel(name): name for message in _kinds(Message) for name in message.__struct_fields__ if "_" in name
 }

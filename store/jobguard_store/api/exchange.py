@@ -1,0 +1,181 @@
+"""One HTTP request and its answer, on top of the three names ASGI gives us.
+
+Place in the house   server, watch, lease -> exchange -> uvicorn
+Takes                scope, receive, send
+Gives                a whole body or a stream of messages; one answer or a stream of lines
+Never                knows what a message means
+"""
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import Any, NoReturn, TypeVar
+
+import msgspec
+
+from jobguard import wire
+from jobguard_store.api import status
+from jobguard_store.errors import InvalidRequest, MessageTooLarge
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+M = TypeVar("M")
+
+# etcd's limits: 1.5 MiB for what goes into the log, half a MiB more for a message on the way in. Ours arrives
+# as JSON, whose base64 takes four bytes for three.
+MESSAGE_BYTES_MAX = 2 * 1024 * 1024
+BODY_BYTES_MAX = MESSAGE_BYTES_MAX * 4 // 3 + 4096
+
+JSON = (b"content-type", b"application/json")
+GRPC = (b"grpc-metadata-content-type", b"application/grpc")
+TEXT = (b"content-type", b"text/plain; charset=utf-8")
+
+
+class Disconnected(Exception):
+    """The client is gone; nobody is left to answer."""
+
+
+class Exchange:
+    __slots__ = ("_receive", "_scope", "_send", "started")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self.started = False
+
+    async def body(self) -> bytes:
+        """The whole request. Raises MessageTooLarge, Disconnected."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        body: bytes = message["body"]
+        if message["more_body"]:
+            parts = [body]
+            size = len(body)
+            while message["more_body"]:
+                message = await self._receive()
+                if message["type"] == "http.disconnect":
+                    raise Disconnected
+                parts.append(message["body"])
+                size += len(parts[-1])
+                _check_size(size)
+            body = b"".join(parts)
+        return body
+
+    async def messages(self, kind: type[M]) -> AsyncIterator[M]:
+        """The messages of a streaming request as they arrive; ends with the body.
+
+        As etcd's gateway has it, a first message that cannot be read is an error, a later one ends the
+        requests like the end of the body. Raises InvalidRequest, MessageTooLarge, Disconnected.
+        """
+        rest = b""
+        first = True
+        more = True
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            more = message["more_body"]
+            try:
+                objects, rest = split_objects(rest + message["body"])
+                requests = [decode(text, kind) for text in objects]
+                if rest and not more:
+                    raise InvalidRequest("unexpected end of JSON input")
+            except InvalidRequest:
+                if first:
+                    raise
+                return
+            _check_size(len(rest))
+            for request in requests:
+                first = False
+                yield request
+
+    async def disconnected(self) -> NoReturn:
+        """Wait until the client is gone and raise Disconnected; what it still sends is dropped."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        raise Disconnected
+
+    async def answer(
+        self, code: int, headers: Iterable[tuple[bytes, bytes]], body: bytes | Sequence[bytes]
+    ) -> None:
+        """The whole answer. A large one comes in slices, each sent when the one before has been taken."""
+        slices = (body,) if isinstance(body, bytes) else body
+        length = b"%d" % sum(map(len, slices))
+        await self._start(code, [*headers, (b"content-length", length)])
+        for part in slices[:-1]:
+            await self._send({"type": "http.response.body", "body": part, "more_body": True})
+        await self._send({"type": "http.response.body", "body": slices[-1]})
+
+    async def line(self, data: bytes) -> None:
+        """One message of a streaming answer: one line, one HTTP chunk. The head leaves with the first one."""
+        if not self.started:
+            await self._start(200, [JSON, GRPC])
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self) -> None:
+        """The end of a streaming answer, which may have had no line at all."""
+        if not self.started:
+            await self._start(200, [JSON, GRPC])
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def refuse(self, error: status.Refusal) -> None:
+        """The error as a whole answer, or as the last line of a stream that has begun."""
+        if self.started:
+            await self.line(status.error_line(error))
+            await self.end()
+        else:
+            await self.answer(status.http_status(error), [JSON], status.error_body(error))
+
+    async def _start(self, code: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        self.started = True
+        await self._send({"type": "http.response.start", "status": code, "headers": headers})
+
+
+def decode(body: bytes, kind: type[M]) -> M:
+    """Read one message. Raises InvalidRequest with the parser's text."""
+    try:
+        return wire.decode_request(body, kind)
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(str(error)) from None
+
+
+def _check_size(size: int) -> None:
+    if size > BODY_BYTES_MAX:
+        raise MessageTooLarge(size * 3 // 4, MESSAGE_BYTES_MAX)
+
+
+_SPACE = re.compile(rb"\s*")
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|["{}\[\]]', re.DOTALL)
+
+
+def split_objects(data: bytes) -> tuple[list[bytes], bytes]:
+    """The complete JSON objects at the head of `data`, and what follows them. Raises InvalidRequest."""
+    objects = []
+    start = 0
+    while (end := _object_end(data, start)) is not None:
+        objects.append(data[start:end])
+        start = end
+    return objects, data[start:].lstrip()
+
+
+def _object_end(data: bytes, start: int) -> int | None:
+    """Where the object that begins at `start` ends, None if it does not yet."""
+    space = _SPACE.match(data, start)
+    assert space is not None
+    start = space.end()
+    if start < len(data) and data[start : start + 1] != b"{":
+        raise InvalidRequest(f"invalid character {chr(data[start])!r} looking for the beginning of an object")
+    depth = 0
+    for token in _TOKEN.finditer(data, start):
+        match token[0]:
+            case b"{" | b"[":
+                depth += 1
+            case b"}" | b"]":
+                depth -= 1
+                if depth == 0:
+                    return token.end()
+            case b'"':
+                return None  # a string that goes on in the next part
+    return None

@@ -1,0 +1,292 @@
+"""The door of a node: HTTP requests to calls, errors to statuses.
+
+Place in the house   __main__ -> server -> kv, lease, watch, cluster, health -> node
+Takes                a running node, the URLs to listen on
+Gives                an ASGI callable served by uvicorn on the node's own loop; stop() ends it
+Never                touches signals, logs accesses, answers what the node did not say
+
+A connection is kept for hours: clients renew their leases over it, and a server that closes an idle one races
+each renewal.
+"""
+
+import asyncio
+import re
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from jobguard_store.api import cluster, health, kv, lease, watch
+from jobguard_store.api.exchange import GRPC, JSON, TEXT, Disconnected, Exchange, Receive, Scope, Send
+from jobguard_store.api.shapes import Body
+from jobguard_store.config import NodeConfig, address
+from jobguard_store.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    NoLeader,
+    OutcomeUnknown,
+    ServerStopped,
+    StartupError,
+    StoreError,
+)
+
+if TYPE_CHECKING:
+    from jobguard_store.node import Node
+
+Unary = Callable[["Node", bytes], Awaitable[Body]]
+Streaming = Callable[["Node", Exchange], Awaitable[None]]
+Page = Callable[["Node", bytes], Awaitable[health.Page]]
+
+KEEP_ALIVE_S = 24 * 3600
+STOP_GRACE_S = 2
+BACKLOG = 4096
+LEADER_MISSED_MAX = 3  # election timeouts without a leader, before a stream that wants one is ended
+
+_API = ("/v3", "/v3beta")
+_UNARY: dict[str, Unary] = {
+    "/kv/range": kv.range_,
+    "/kv/put": kv.put,
+    "/kv/deleterange": kv.delete_range,
+    "/kv/txn": kv.txn,
+    "/kv/compaction": kv.compact,
+    "/lease/grant": lease.grant,
+    "/lease/revoke": lease.revoke,
+    "/kv/lease/revoke": lease.revoke,
+    "/lease/timetolive": lease.time_to_live,
+    "/kv/lease/timetolive": lease.time_to_live,
+    "/lease/leases": lease.leases,
+    "/kv/lease/leases": lease.leases,
+    "/cluster/member/list": cluster.member_list,
+    "/maintenance/status": cluster.status,
+}
+_STREAMING: dict[str, Streaming] = {
+    "/watch": watch.watch,
+    "/lease/keepalive": lease.keepalive,
+}
+UNARY = {prefix + path: call for prefix in _API for path, call in _UNARY.items()}
+STREAMING = {prefix + path: call for prefix in _API for path, call in _STREAMING.items()}
+PAGES: dict[str, Page] = {
+    "/version": health.version,
+    "/health": health.health,
+    "/livez": health.livez,
+    "/readyz": health.readyz,
+}
+
+_CORS = [
+    ("access-control-allow-origin", "*"),
+    ("access-control-allow-methods", "POST, GET, OPTIONS, PUT, DELETE"),
+    ("access-control-allow-headers", "accept, content-type, authorization"),
+]
+_PLAIN = (TEXT, (b"x-content-type-options", b"nosniff"))
+_TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
+_UNIT_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+
+
+class Api:
+    """The ASGI callable."""
+
+    def __init__(self, node: "Node", election_s: float) -> None:
+        self._node = node
+        self._election_s = election_s
+        self._streams: set[asyncio.Task[Any]] = set()
+        self._stopping = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        exchange = Exchange(scope, receive, send)
+        if scope["method"] == "POST":
+            if call := UNARY.get(path):
+                await self._unary(call, scope, exchange)
+                return
+            if stream := STREAMING.get(path):
+                await self._streaming(stream, scope, exchange)
+                return
+        await self._other(scope, exchange)
+
+    async def _unary(self, call: Unary, scope: Scope, exchange: Exchange) -> None:
+        try:
+            wishes = _wishes(scope)
+            body = await exchange.body()
+            if wishes is None:
+                answer = await call(self._node, body)
+            else:
+                answer = await self._wished(call, body, wishes)
+        except (StoreError, OutcomeUnknown) as error:
+            await exchange.refuse(error)
+        except Disconnected:
+            pass
+        else:
+            await exchange.answer(200, (JSON, GRPC), answer)
+
+    async def _wished(self, call: Unary, body: bytes, wishes: "Wishes") -> Body:
+        if wishes.leader and not self._node.has_leader:
+            raise NoLeader
+        try:
+            async with asyncio.timeout(wishes.timeout_s):
+                return await call(self._node, body)
+        except TimeoutError:
+            raise DeadlineExceeded from None
+
+    async def _streaming(self, call: Streaming, scope: Scope, exchange: Exchange) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._streams.add(task)
+        try:
+            if self._stopping:
+                raise ServerStopped
+            wishes = _wishes(scope) or Wishes(None, False)
+            async with asyncio.timeout(wishes.timeout_s):
+                if wishes.leader:
+                    await self._while_led(call(self._node, exchange))
+                else:
+                    await call(self._node, exchange)
+        except TimeoutError:
+            await exchange.refuse(DeadlineExceeded())
+        except (StoreError, OutcomeUnknown) as error:
+            await exchange.refuse(error)
+        except Disconnected:
+            pass
+        except asyncio.CancelledError:
+            if not self._stopping:
+                raise
+            task.uncancel()
+            await exchange.refuse(ServerStopped())
+        finally:
+            self._streams.discard(task)
+
+    async def _while_led(self, stream: Awaitable[None]) -> None:
+        """Run `stream` for a client that would rather go elsewhere than wait on a member without a leader."""
+        if not self._node.has_leader:
+            raise NoLeader
+        running = asyncio.ensure_future(stream)
+        missed = 0
+        try:
+            while not running.done():
+                await asyncio.wait([running], timeout=self._election_s)
+                missed = 0 if self._node.has_leader else missed + 1
+                if missed > LEADER_MISSED_MAX:
+                    raise NoLeader
+            await running
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+
+    async def _other(self, scope: Scope, exchange: Exchange) -> None:
+        """Everything that is not a call of the API."""
+        method, path = scope["method"], scope["path"]
+        if method == "OPTIONS":
+            await exchange.answer(200, (), b"")
+        elif page := PAGES.get(path):
+            if method == "GET":
+                code, kind, body = await page(self._node, scope["query_string"])
+                await exchange.answer(code, (kind,), body)
+            else:
+                await exchange.answer(405, (*_PLAIN, (b"allow", b"GET")), b"Method Not Allowed\n")
+        elif path in UNARY or path in STREAMING:
+            await exchange.answer(405, _PLAIN, b"Method Not Allowed\n")
+        elif path.startswith(tuple(prefix + "/" for prefix in _API)):
+            await exchange.answer(404, _PLAIN, b"Not Found\n")
+        else:
+            await exchange.answer(404, _PLAIN, b"404 page not found\n")
+
+    async def end_streams(self) -> None:
+        """Watches never end by themselves: tell their clients, who then go to another node."""
+        self._stopping = True
+        streams = list(self._streams)
+        for task in streams:
+            task.cancel()
+        if streams:
+            await asyncio.wait(streams, timeout=STOP_GRACE_S)
+
+
+class Wishes:
+    """What a request's metadata asks for: an end after `timeout_s`, and to be refused without a leader."""
+
+    __slots__ = ("leader", "timeout_s")
+
+    def __init__(self, timeout_s: float | None, leader: bool) -> None:
+        self.timeout_s = timeout_s
+        self.leader = leader
+
+
+def _wishes(scope: Scope) -> Wishes | None:
+    """None for nearly all requests. Raises InvalidRequest."""
+    timeout_s = None
+    leader = False
+    for name, value in scope["headers"]:
+        if name == b"grpc-timeout":
+            match = _TIMEOUT.fullmatch(value)
+            if match is None:
+                raise InvalidRequest(f"invalid grpc-timeout: {value.decode(errors='replace')}")
+            timeout_s = int(match[1]) * _UNIT_S[match[2]]
+        elif name == b"grpc-metadata-hasleader":
+            leader = value == b"true"
+    return None if timeout_s is None and not leader else Wishes(timeout_s, leader)
+
+
+class _Uvicorn(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are the process's, not the server's."""
+        yield
+
+
+class Server:
+    """A node's open door. `stop()` closes it."""
+
+    def __init__(self, api: Api, server: uvicorn.Server, running: asyncio.Task[None]) -> None:
+        self._api = api
+        self._server = server
+        self._running = running
+
+    async def stop(self) -> None:
+        """Accept nothing more, end the streams, give calls under way a moment. Idempotent."""
+        await self._api.end_streams()
+        self._server.should_exit = True
+        await self._running
+
+
+async def serve(node: "Node", config: NodeConfig) -> Server:
+    """Listen on all of `config.listen_client_urls`. Raises StartupError when one cannot be had."""
+    api = Api(node, config.election_s)
+    server = _Uvicorn(
+        uvicorn.Config(
+            api,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            loop="none",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            headers=_CORS,
+            backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=STOP_GRACE_S,
+        )
+    )
+    sockets = [_listen(url) for url in config.listen_client_urls]
+    running = asyncio.create_task(server.serve(sockets))
+    while not server.started and not running.done():
+        await asyncio.sleep(0)
+    if running.done():
+        await running
+    return Server(api, server, running)
+
+
+def _listen(url: str) -> socket.socket:
+    where = address(url)
+    try:
+        family, kind, protocol, _, location = socket.getaddrinfo(
+            where.host, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(location)
+    except OSError as error:
+        raise StartupError(f"--listen-client-urls {url}: {error.strerror or error}.") from None
+    return listener
