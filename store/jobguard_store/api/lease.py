@@ -38,7 +38,7 @@ async def grant(node: "Node", body: bytes) -> Body:
 
 
 async def _grant_with_new_id(node: "Node", ttl: int) -> "Answer":
-    """The id is drawn here, since apply may not draw; a taken one is drawn again, as the caller chose none."""
+    """The id is drawn here, for apply may not draw; a taken one is drawn again, as the caller chose none."""
     while True:
         try:
             return await node.propose(GrantLease(secrets.randbits(LEASE_ID_BITS) or 1, ttl))
@@ -78,11 +78,9 @@ async def leases(node: "Node", body: bytes) -> Body:
 
 
 async def keepalive(node: "Node", exchange: Exchange) -> None:
-    """A line per request, and an end with the request's own: clients with one request read the answer whole."""
+    """A line per request, and an end with the request's own: clients that send one read the answer whole."""
     async for request in exchange.messages(wire.LeaseKeepAliveRequest):
-        revision = (
-            node.header().revision
-        )  # from before the renewal: a promise of what was seen, not of the lease
+        revision = node.header().revision  # as etcd has it: from before the renewal
         ttl = await node.keepalive(int(request.ID))
         response = wire.LeaseKeepAliveResponse(header=header(node, revision), ID=request.ID, TTL=int64(ttl))
         await exchange.line(wire.stream_line(response))

@@ -227,6 +227,14 @@ def _wishes(scope: Scope) -> Wishes | None:
 
 
 class _Uvicorn(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Signals are the process's, not the server's."""
@@ -271,9 +279,10 @@ async def serve(node: "Node", config: NodeConfig) -> Server:
     )
     sockets = [_listen(url) for url in config.listen_client_urls]
     running = asyncio.create_task(server.serve(sockets))
-    while not server.started and not running.done():
-        await asyncio.sleep(0)
+    listening = asyncio.create_task(server.listening.wait())
+    await asyncio.wait([running, listening], return_when=asyncio.FIRST_COMPLETED)
     if running.done():
+        listening.cancel()
         await running
     return Server(api, server, running)
 

@@ -3,7 +3,7 @@
 Place in the house   server -> watch -> node.watch
 Takes                a stream of create, cancel and progress requests
 Gives                a stream of lines: one message, one line, one HTTP chunk
-Never                holds events back for a slow client (the node's subscription does), or outlives its client
+Never                queues events for a slow client (the node's subscription does), or outlives it
 
 Order on the wire, per watcher: created, then every event once, by revision, then perhaps one canceled. Each
 watcher has a task that takes from its subscription and waits for the client to take the line before it takes
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from jobguard import wire
 from jobguard.wire import int64
 from jobguard_store.api import shapes
-from jobguard_store.api.exchange import Disconnected, Exchange
+from jobguard_store.api.exchange import Exchange
 from jobguard_store.api.shapes import header
 from jobguard_store.errors import Compacted
 from jobguard_store.machine.results import ChangeEvent
@@ -41,21 +41,17 @@ async def watch(node: "Node", exchange: Exchange) -> None:
 class Watcher:
     __slots__ = ("busy", "idle_since", "request", "subscription", "tasks", "watch_id")
 
-    def __init__(
-        self, watch_id: int, request: wire.WatchCreateRequest, subscription: "Subscription | None"
-    ) -> None:
+    def __init__(self, watch_id: int, request: wire.WatchCreateRequest, subscription: "Subscription") -> None:
         self.watch_id = watch_id
         self.request = request
-        self.subscription = subscription  # None: created with a start that is always compacted
+        self.subscription = subscription
         self.tasks: list[asyncio.Task[None]] = []
         self.busy = False  # between taking events and having sent them
         self.idle_since = asyncio.get_running_loop().time()
 
     def progress(self) -> int | None:
         """Everything up to here has been sent; None while something is on its way."""
-        if self.busy or self.subscription is None:
-            return None
-        return self.subscription.progress()
+        return None if self.busy else self.subscription.progress()
 
 
 class WatchStream:
@@ -67,20 +63,17 @@ class WatchStream:
         self._group = asyncio.TaskGroup()
 
     async def run(self) -> None:
-        """Until the client leaves. Raises what ends the whole stream: a refusal, the node's stop."""
+        """Until something ends the whole stream, which this raises: Disconnected, a refusal, the node's stop."""
         try:
             async with self._group:
-                try:
-                    async for request in self._exchange.messages(wire.WatchRequest):
-                        await self._take(request)
-                    await self._exchange.disconnected()
-                except Disconnected:
-                    pass
-                await self._forget_all()
+                async for request in self._exchange.messages(wire.WatchRequest):
+                    await self._take(request)
+                await self._exchange.disconnected()
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
         finally:
-            await self._forget_all()
+            for watcher in self._watchers.values():
+                await _forget(watcher)
 
     async def _take(self, request: wire.WatchRequest) -> None:
         if request.create_request is not None:
@@ -107,16 +100,14 @@ class WatchStream:
 
     def _open(self, watch_id: int, key: bytes, request: wire.WatchCreateRequest) -> Watcher:
         """Without an await until `created` is on its way: events begin right after the revision it names."""
-        subscription = None
-        if request.start_revision >= 0:
-            subscription = self._node.watch(
-                key,
-                request.range_end,
-                int(request.start_revision),
-                prev_kv=request.prev_kv,
-                no_put="NOPUT" in request.filters or 0 in request.filters,
-                no_delete="NODELETE" in request.filters or 1 in request.filters,
-            )
+        subscription = self._node.watch(
+            key,
+            request.range_end,
+            int(request.start_revision),
+            prev_kv=request.prev_kv,
+            no_put="NOPUT" in request.filters or 0 in request.filters,
+            no_delete="NODELETE" in request.filters or 1 in request.filters,
+        )
         watcher = self._watchers[watch_id] = Watcher(watch_id, request, subscription)
         return watcher
 
@@ -137,17 +128,10 @@ class WatchStream:
             await _forget(watcher)
             await self._send_about(watch_id, canceled=True)
 
-    async def _forget_all(self) -> None:
-        while self._watchers:
-            _, watcher = self._watchers.popitem()
-            await _forget(watcher)
-
     # --- events -----------------------------------------------------------------------------------
 
     async def _pump(self, watcher: Watcher) -> None:
         try:
-            if watcher.subscription is None:
-                raise Compacted(self._node.compact_revision)
             async for batch in watcher.subscription:
                 watcher.busy = True
                 await self._send_events(watcher, batch.revision, batch.events)
@@ -184,7 +168,10 @@ class WatchStream:
 
     async def _answer_progress(self) -> None:
         """To say that all watchers have seen everything up to a revision, wait until that is so."""
-        while (revision := self._progress()) is None:
+        while True:
+            revision = self._progress()
+            if revision is not None:
+                break
             await asyncio.sleep(PROGRESS_POLL_S)
         await self._send_about(NO_WATCHER, revision)
 
@@ -246,5 +233,4 @@ def fragments(events: Sequence[ChangeEvent]) -> Iterator[Sequence[ChangeEvent]]:
 async def _forget(watcher: Watcher) -> None:
     for task in watcher.tasks:
         task.cancel()
-    if watcher.subscription is not None:
-        await watcher.subscription.aclose()
+    await watcher.subscription.aclose()
