@@ -63,7 +63,7 @@ class WatchStream:
         self._group = asyncio.TaskGroup()
 
     async def run(self) -> None:
-        """Until something ends the whole stream, which this raises: Disconnected, a refusal, the node's stop."""
+        """Raises what ends the whole stream: Disconnected, a refusal, the node's stop."""
         try:
             async with self._group:
                 async for request in self._exchange.messages(wire.WatchRequest):
