@@ -58,8 +58,8 @@ def check_same_cluster(stored: Identity, told: Identity, config: NodeConfig) -> 
         names = ", ".join(sorted(member.name for member in stored.initial_members))
         raise StartupError(
             f"{config.data_dir} belongs to cluster {stored.cluster_id:x} ({names}), but --initial-cluster "
-            f"and --initial-cluster-token describe cluster {told.cluster_id:x}: use another --data-dir, or the "
-            "flags it was made with."
+            f"and --initial-cluster-token describe cluster {told.cluster_id:x}: use another --data-dir, or "
+            "the flags it was made with."
         )
     if stored.member_id != told.member_id:
         raise StartupError(

@@ -58,6 +58,10 @@ class Node:
         """Wait for the error after which this process must end; the loop and the writer report here."""
         return await self._replica.failure
 
+    def fail(self, error: BaseException) -> None:
+        """Whoever meets an error that nobody expected reports it here; nothing more leaves this node."""
+        self._replica.fail(error)
+
     # --- facts ------------------------------------------------------------------------------------
 
     def header(self) -> Header:

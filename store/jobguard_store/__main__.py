@@ -1,0 +1,121 @@
+"""The process of one node: `jobguard store`, or `python -m jobguard_store`.
+
+Place in the house   the operator -> __main__ -> config, node, api.server
+Takes                flags under etcd's names, each also from the environment as JOBGUARD_STORE_<FLAG>
+Gives                a serving node until SIGTERM or SIGINT; one sentence and exit code 1 if it cannot serve
+Never                goes on after an error nobody expected: the durable log is what a restart trusts
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+import uvloop
+
+from jobguard_store import config as defaults
+from jobguard_store.api.server import serve
+from jobguard_store.config import NodeConfig
+from jobguard_store.errors import StartupError
+from jobguard_store.node import Node
+
+log = logging.getLogger("jobguard_store")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# The writer thread asks for the interpreter after each statement; with the default of 5 ms beside a busy
+# loop every commit would pay that several times over.
+SWITCH_INTERVAL_S = 0.0005
+
+
+def flag(name: str, help: str, default: str | int | None = None) -> Callable[[F], F]:
+    """An option that the environment may set as well."""
+    return click.option(
+        f"--{name}",
+        envvar=f"JOBGUARD_STORE_{name.upper().replace('-', '_')}",
+        default=default,
+        show_default=default is not None,
+        show_envvar=True,
+        help=help,
+    )
+
+
+@click.command()
+@flag("name", "This member's name.", defaults.DEFAULT_NAME)
+@flag("data-dir", "Where this member's file lives.  [default: <name>.jobguard]")
+@flag("listen-client-urls", "Where clients are served, comma-separated.", defaults.DEFAULT_CLIENT_URL)
+@flag("advertise-client-urls", "Where clients should go.  [default: --listen-client-urls]")
+@flag("listen-peer-urls", "Where the other members are heard.", defaults.DEFAULT_PEER_URL)
+@flag("initial-advertise-peer-urls", "Where the others reach us.  [default: as in --initial-cluster]")
+@flag("initial-cluster", "All members, as name=url,name=url.  [default: this one alone]")
+@flag("initial-cluster-token", "Keeps clusters on one network apart.", defaults.DEFAULT_TOKEN)
+@flag("heartbeat-interval", "In milliseconds.", defaults.HEARTBEAT_INTERVAL_MS)
+@flag("election-timeout", "In milliseconds.", defaults.ELECTION_TIMEOUT_MS)
+def store(**flags: Any) -> None:
+    """Run one node of the store, until SIGTERM."""
+    try:
+        config = NodeConfig.from_flags(**flags)
+    except StartupError as error:
+        raise click.UsageError(str(error)) from None
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log.setLevel(logging.INFO)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run(config))
+    except StartupError as error:
+        raise click.ClickException(str(error)) from None
+
+
+async def run(config: NodeConfig) -> None:
+    """Serve until a signal. Raises StartupError; any other failure ends the process here."""
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    node = await Node.start(config)
+    loop.set_exception_handler(lambda _, context: unexpected(node, context))
+    try:
+        server = await serve(node, config)
+    except BaseException:
+        await node.stop()
+        raise
+    urls = ", ".join(config.advertise_client_urls)
+    log.info("ready: member %s serves clients at %s", config.name, urls)
+    waits = {asyncio.ensure_future(stopped.wait()), asyncio.ensure_future(node.failed())}
+    done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for failure in (task.result() for task in done):
+        if isinstance(failure, BaseException):
+            end(failure)
+    log.info("stopping")
+    await server.stop()
+    await node.stop()
+
+
+def unexpected(node: Node, context: dict[str, Any]) -> None:
+    """An error in a callback of the loop: somebody's connection broke, or it is a bug and the end."""
+    error = context.get("exception")
+    if isinstance(error, OSError):
+        log.debug("%s", context["message"], exc_info=error)
+    else:
+        node.fail(error or RuntimeError(context["message"]))
+
+
+def end(error: BaseException) -> None:
+    """At once, and without writing or answering anything more."""
+    if isinstance(error, StartupError):
+        log.critical("%s", error)
+    else:
+        log.critical("this must not happen; the process ends", exc_info=error)
+    logging.shutdown()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    store()
