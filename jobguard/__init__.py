@@ -12,7 +12,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jobguard.celery.worker import current, install
+    from jobguard.celery.current import Run, current
+    from jobguard.celery.worker import install
     from jobguard.client import Client
     from jobguard.client import shared as client
     from jobguard.config import Config
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         LeaseExpired,
         LockLost,
         NotAcquired,
+        NotGuarded,
         NotHolder,
         OutcomeUnknown,
         ServerError,
@@ -32,9 +34,10 @@ if TYPE_CHECKING:
         WrongCluster,
     )
     from jobguard.lock import Lock, holders
+    from jobguard.mirror import Mirror
     from jobguard.session import Session, State
     from jobguard.settings import Settings
-    from jobguard.watch import Mirror, Watch
+    from jobguard.watch import Watch
 
 __all__ = [
     "Client",
@@ -49,8 +52,10 @@ __all__ = [
     "LockLost",
     "Mirror",
     "NotAcquired",
+    "NotGuarded",
     "NotHolder",
     "OutcomeUnknown",
+    "Run",
     "ServerError",
     "Session",
     "Settings",
@@ -65,18 +70,21 @@ __all__ = [
 ]
 
 _HOME = {
-    "celery.worker": ("current", "install"),
+    "celery.current": ("Run", "current"),
+    "celery.worker": ("install",),
     "client": ("Client",),
     "config": ("Config",),
     "election": ("Election",),
     "errors": (
         *("Compacted", "ConfigurationError", "Fenced", "JobguardError", "LeaseExpired", "LockLost"),
-        *("NotAcquired", "NotHolder", "OutcomeUnknown", "ServerError", "Unavailable", "WrongCluster"),
+        *("NotAcquired", "NotGuarded", "NotHolder", "OutcomeUnknown"),
+        *("ServerError", "Unavailable", "WrongCluster"),
     ),
     "lock": ("Lock", "holders"),
     "session": ("Session", "State"),
     "settings": ("Settings",),
-    "watch": ("Mirror", "Watch"),
+    "mirror": ("Mirror",),
+    "watch": ("Watch",),
 }
 _MODULE = {name: f"jobguard.{module}" for module, names in _HOME.items() for name in names}
 

@@ -144,16 +144,16 @@ class Connection:
         self.reusable = not head.closes
         return Answer(head.status, head.date, body)
 
-    def open_stream(self, request: bytes, deadline: float) -> int:
-        """Send a request whose answer has no end; gives its status. Then `chunk()`."""
+    def open_stream(self, request: bytes, deadline: float) -> Answer | None:
+        """Send a request whose answer has no end: None, and `chunk()` gives the rest; else the refusal."""
         self.reusable = False
         try:
             head = self._ask(request, deadline)
+            if head.status == 200 and head.chunked:
+                return None
+            return Answer(head.status, head.date, self._body(head, deadline))
         except (OSError, ValueError) as error:
             raise AnswerLost(_reason(error)) from error
-        if not head.chunked:
-            raise AnswerLost(f"status {head.status} with a body that is not a stream")
-        return head.status
 
     def chunk(self, deadline: float) -> bytes | None:
         """The next chunk of the stream, None at its end.
