@@ -189,7 +189,7 @@ def due(times: Times, cursor: datetime, now: datetime, *, catch_up: int = 1) -> 
     last is younger than its period lies in its being the last.) A takeover takes a moment: the last one
     starts whatever the policy if it is due no longer than `GRACE`.
     """
-    found, complete = _newest(times, cursor, now, max(catch_up, _KEEP))
+    found, complete = _newest(times, cursor, now, catch_up + _KEEP)
     owed = len(found) - catch_up
     starts = tuple(
         each
@@ -215,7 +215,7 @@ def _missed(
 
 
 def _newest(times: Times, cursor: datetime, now: datetime, want: int) -> tuple[list[datetime], bool]:
-    """At least the `want` newest nominal times in (cursor, now], and whether these are all.
+    """More than the `want` newest nominal times in (cursor, now], or all of them; and whether these are all.
 
     Looks back from now in growing steps, so a cursor that is years old costs no more than a fresh one.
     """

@@ -1,0 +1,239 @@
+"""The scheduler: any number of beats run it, one of them leads.
+
+    app.conf.beat_scheduler = "jobguard"
+
+Place in the house   celery beat -> here -> leadership, leader, upkeep
+Takes                Celery's beat entries, its clockwork (tick, close), its way to publish (apply_entry)
+Gives                occurrences planned once and published; a follower that takes over from a leader gone
+Never                touches the store in its constructor (beat makes a second one for its banner), lets an
+                     exception out of tick (it would end the process), publishes what the store did not plan
+
+Celery's own machinery stays where others hook into it: every message leaves through `apply_entry(entry,
+producer)`, then `apply_async`, where our header and the task id are added last.
+"""
+
+import copy
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import celery.beat
+from celery.utils.log import get_logger
+
+from jobguard.celery.entries import Job, jobs
+from jobguard.celery.leader import Leader, LeadLost, Sent, Stale
+from jobguard.celery.leadership import Leadership
+from jobguard.celery.upkeep import Upkeep
+from jobguard.celery.workers import Fleet
+from jobguard.client import Client
+from jobguard.errors import OutcomeUnknown, Unavailable
+from jobguard.records import HEADER, Keys, Open, header, task_id
+from jobguard.settings import Settings
+
+logger = get_logger("jobguard.beat")
+
+_FOLLOW_S = 0.2
+_UPKEEP_S = 0.5
+_TROUBLE_S = 0.5
+
+
+@dataclass
+class _Term:
+    """What this process does while it leads. Kept through trouble with the store: only it knows what it sent."""
+
+    leader: Leader
+    upkeep: Upkeep
+    begun: bool = False
+    upkeep_at: float = 0.0
+
+
+@dataclass
+class _Dispatch:
+    """The message that is being published."""
+
+    record: Open
+    sent: bool = False
+
+
+class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
+    """Celery's scheduler with another idea of what is due, and of who may say so."""
+
+    max_interval = 1.0
+
+    def __init__(self, app: Any, *args: Any, **kwargs: Any) -> None:
+        self._settings = Settings.from_app(app)
+        self._keys = Keys(self._settings.namespace)
+        self._jobs: dict[str, Job] = {}
+        self._leadership: Leadership | None = None
+        self._client: Client | None = None
+        self._term: _Term | None = None
+        self._dispatch: _Dispatch | None = None
+        self._closing = False
+        self._trouble = ""
+        super().__init__(app, *args, **kwargs)
+
+    def setup_schedule(self) -> None:
+        """Celery's entries, its own included. Raises ConfigurationError for one that cannot be planned."""
+        self.merge_inplace(self.app.conf.beat_schedule)
+        self.install_default_entries(self.schedule)
+        self._understand_entries()
+
+    def _understand_entries(self) -> None:
+        self._jobs = jobs(self.app, self.schedule, self._settings)
+        self.old_schedulers = copy.copy(self.schedule)
+
+    @property
+    def info(self) -> str:
+        where = ", ".join(self._settings.endpoints)
+        return f"    . store -> {where} (namespace {self._settings.namespace})"
+
+    # --- the clockwork ---
+
+    def tick(self, *args: Any, **kwargs: Any) -> float:
+        """One turn; gives the seconds until the next one. Never raises."""
+        try:
+            return min(self._turn(), self.max_interval)
+        except (Unavailable, OutcomeUnknown) as error:
+            self._say(f"jobguard: nothing is planned while the store does not answer: {error}")
+        except Exception:
+            # An exception out of tick ends beat, and with it the schedule of the whole team. A bug in one
+            # turn must not: the next turn starts from what the store holds.
+            logger.exception("jobguard: this turn of the scheduler failed; the next one starts afresh")
+        if self._term is not None:
+            self._term.begun = False
+        return _TROUBLE_S
+
+    def _turn(self) -> float:
+        if self._closing:
+            return self.max_interval
+        term = self._current_term()
+        if term is None:
+            return _FOLLOW_S
+        try:
+            return self._lead(term)
+        except LeadLost:
+            logger.warning("jobguard: this beat does not lead any more")
+            self._campaign().deposed()
+            self._term = None
+        except Stale as error:
+            logger.warning("jobguard: somebody else wrote %s; reading the store again", error)
+            term.begun = False
+        return _FOLLOW_S
+
+    def _current_term(self) -> _Term | None:
+        """The term of our present lead; a new one starts from what the store holds."""
+        fence = self._campaign().fence()
+        if not self.schedules_equal(self.old_schedulers, self.schedule):
+            self._understand_entries()
+            self._term = None
+        if fence is None:
+            if self._term is not None:
+                logger.warning("jobguard: this beat does not lead any more")
+            self._term = None
+        elif self._term is None or self._term.leader.fence != fence:
+            client = self._store()
+            leader = Leader(client, self._keys, fence, self._jobs, self._publish, _now)
+            self._term = _Term(leader, Upkeep(leader, Fleet(self.app, client, self._keys)))
+        return self._term
+
+    def _lead(self, term: _Term) -> float:
+        if not term.begun:
+            term.leader.begin()
+            term.begun = True
+            logger.info("jobguard: this beat leads and plans %d jobs", len(self._jobs))
+        upcoming = term.leader.plan_due()
+        if time.monotonic() >= term.upkeep_at:
+            term.upkeep.round()
+            term.upkeep_at = time.monotonic() + _UPKEEP_S
+        self._say("")
+        pause = term.upkeep_at - time.monotonic()
+        if upcoming is not None:
+            pause = min(pause, (upcoming - _now()).total_seconds())
+        return max(pause, 0.0)
+
+    def _campaign(self) -> Leadership:
+        if self._leadership is None:
+            self._leadership = Leadership(self._settings)
+        return self._leadership
+
+    def _store(self) -> Client:
+        if self._client is None:
+            settings = self._settings
+            self._client = Client(settings.endpoints, namespace=settings.namespace, timeout=settings.timeout)
+        return self._client
+
+    def close(self) -> None:
+        """Resign, so that another beat goes on at once. Beat calls it twice, the first time inside its signal
+        handler, while the interrupted turn may be anywhere: nothing here waits for that turn."""
+        self._closing = True
+        if self._leadership is not None:
+            self._leadership.close()
+        super().close()
+
+    # --- publishing ---
+
+    def _publish(self, record: Open) -> Sent:
+        """One message for (n, r), the way stock beat sends it."""
+        entry = self.schedule.get(record.job)
+        if entry is None:
+            return Sent.NO
+        try:
+            producer = self.producer
+        except Exception as error:  # noqa: BLE001 - each transport has errors of its own
+            logger.error(
+                "jobguard: no connection to the broker; %s is published later: %s", record.job, error
+            )
+            return Sent.NO
+        dispatched = copy.copy(entry)
+        dispatched.options = {**entry.options}
+        self._dispatch = _Dispatch(record)
+        try:
+            self.apply_entry(dispatched, producer=producer)
+            sent = self._dispatch.sent
+        finally:
+            self._dispatch = None
+        if sent:
+            self.reserve(entry)
+        return Sent.YES if sent else Sent.MAYBE
+
+    def apply_async(self, entry: Any, producer: Any = None, advance: bool = True, **kwargs: Any) -> Any:
+        """Celery's, with our header and task id on top of what hooks have put into the entry's options."""
+        dispatch = self._dispatch
+        if dispatch is not None:
+            entry = copy.copy(entry)
+            entry.options = self._options(dispatch.record, entry.options)
+            advance = False
+        result = super().apply_async(entry, producer=producer, advance=advance, **kwargs)
+        if dispatch is not None:
+            dispatch.sent = True
+        return result
+
+    def _options(self, record: Open, options: dict[str, Any]) -> dict[str, Any]:
+        ours = header(self._settings.namespace, record.occurrence, record.n, record.overlap)
+        changed = {
+            **options,
+            "headers": {**(options.get("headers") or {}), HEADER: ours},
+            "task_id": task_id(self._settings.namespace, record.occurrence, record.n),
+        }
+        if record.r:
+            changed["retries"] = record.r
+        if record.deadline and not record.claimed:
+            changed.setdefault("expires", record.deadline)
+        return changed
+
+    def _ensure_connected(self) -> Any:
+        """Try the broker once. Stock beat waits here for as long as the broker is away, and nobody leads."""
+        return self.connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0.2)
+
+    def _say(self, trouble: str) -> None:
+        """Each trouble once, and its end."""
+        if trouble and not self._trouble:
+            logger.error("%s", trouble)
+        elif self._trouble and not trouble:
+            logger.info("jobguard: the store answers again")
+        self._trouble = trouble
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

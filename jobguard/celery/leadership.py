@@ -1,0 +1,101 @@
+"""Which of the beats leads: a campaign in a thread of its own, so that renewals never wait for a publication.
+
+Place in the house   beat -> here -> election
+Takes                the settings
+Gives                the fence while we lead, else None; a resignation that a signal handler may ask for
+Never                shares its client with the scheduler's thread, which a signal may have stopped anywhere
+"""
+
+from threading import Event, Thread
+
+from celery.utils.log import get_logger
+
+from jobguard.client import Client
+from jobguard.errors import JobguardError, NotHolder
+from jobguard.settings import Settings
+from jobguard.steps import Fence
+
+logger = get_logger("jobguard.beat")
+
+CLOCK_LIMIT_S = 10.0
+"""A beat whose clock is further from the store's must not say what is due."""
+
+_LOOK_S = 0.2
+_AGAIN_S = 0.5
+_RESIGN_S = 0.8
+
+
+class Leadership:
+    """One candidate per beat process. Making it starts the campaign."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._client = Client(settings.endpoints, namespace=settings.namespace, timeout=settings.timeout)
+        self._election = self._client.election("beat", settings.session_ttl)
+        self._closed = Event()
+        self._thread = Thread(target=self._run, name="jobguard-campaign", daemon=True)
+        self._trouble = ""
+        self._thread.start()
+
+    def fence(self) -> Fence | None:
+        """The fence of our lead, by our own clock; costs no network."""
+        if self._closed.is_set() or not self._election.is_leader():
+            return None
+        try:
+            return Fence(self._election.key.encode(), self._election.create_revision)
+        except NotHolder:  # resigned between the two lines
+            return None
+
+    def deposed(self) -> None:
+        """The store says that another leads, whatever our clock says: campaign again."""
+        try:
+            self._election.resign(_RESIGN_S)
+        except JobguardError as error:
+            logger.debug("jobguard: resigning a lead that is gone: %s", error)
+
+    def close(self) -> None:
+        """Resign at once. For signal handlers: no lock of ours, bounded, and harmless if called again."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        self.deposed()
+        self._thread.join(_RESIGN_S)  # a candidate in the queue leaves it
+
+    # --- the thread ---
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            try:
+                if self._clock_agrees() and self._election.campaign():
+                    self._lead()
+            except JobguardError as error:
+                self._say(f"jobguard: this beat cannot stand for election: {error}")
+            self._closed.wait(_AGAIN_S)
+
+    def _lead(self) -> None:
+        """Until the lead is lost or given up."""
+        self._say("")
+        while self._election.is_leader() and self._clock_agrees(ask=False):
+            self._closed.wait(_LOOK_S)
+            if self._closed.is_set():
+                return
+        self.deposed()
+
+    def _clock_agrees(self, *, ask: bool = True) -> bool:
+        """Nominal times are read off our clock. While we lead, each renewal brings the store's."""
+        if ask:
+            self._client.status()
+        offset = self._client.clock_offset()
+        if offset is None or abs(offset) <= CLOCK_LIMIT_S:
+            return True
+        self._say(
+            f"jobguard: this beat's clock is {abs(offset):.0f} s {'behind' if offset > 0 else 'ahead of'} "
+            f"the store's (limit {CLOCK_LIMIT_S:.0f} s): it does not lead until they agree"
+        )
+        return False
+
+    def _say(self, trouble: str) -> None:
+        """Each trouble once, and its end."""
+        if trouble != self._trouble:
+            self._trouble = trouble
+            if trouble:
+                logger.error("%s", trouble)
