@@ -11,7 +11,7 @@ State is which keys exist, so each step is one transaction:
               │                       │    ▲
               │                     retry  │ claim (n, r + 1)          active lapsed or abandoned:
               │                       ▼    │                           reopen (n + 1), or close
-              └──settle──▶ done   open + running
+              └──settle──▶ done   open + running               (give_back undoes a claim)
 
 `active` lives on the worker's lease and is the fencing token; `running` stays from the first claim to the
 verdict, so a rerun or a retry that is still to come counts as running when overlap is refused.
@@ -34,6 +34,7 @@ from jobguard.records import (
     Keys,
     Occurrence,
     Open,
+    Verdict,
     decode,
     encode,
     prefix_end,
@@ -60,7 +61,7 @@ from jobguard.steps import (
     see,
     to_done,
 )
-from jobguard.wire import Compare, TxnResponse
+from jobguard.wire import Compare, RequestOp, TxnRequest, TxnResponse
 
 __all__ = [
     "Claimed",
@@ -74,6 +75,7 @@ __all__ = [
     "abandon",
     "claim",
     "finish",
+    "give_back",
     "release",
     "retry",
     "see",
@@ -123,7 +125,7 @@ def claim(
     buried the child deleted it first, so a claim still in flight from there can no longer land.
     """
     n, r = attempt.n, attempt.r
-    active = Active(**{name: getattr(attempt, name) for name in Active.__struct_fields__})
+    active = _active(attempt)
     begins = open_begins(n, r)
     alone = _nothing_else_running(keys, occurrence) if overlap != "allow" else ()
     child = (present(keys.child(lease, attempt.child)),) if attempt.child else ()
@@ -201,23 +203,49 @@ class Gone:
     done: Done | None = None
 
 
-def finish(keys: Keys, occurrence: Occurrence, *, token: int, done: Done) -> Transaction[Written | Gone]:
-    """The body ended: open → done. At most one finish can succeed, that of the current token."""
+def finish(
+    keys: Keys, occurrence: Occurrence, *, token: int, done: Done, attempt: Attempt | None = None
+) -> Transaction[Written | Gone]:
+    """The body ended: open → done. At most one finish can succeed, that of the current token.
+
+    With `attempt`, a finish that comes too late still says so: if the claim has lapsed and nothing followed
+    it yet, the verdict is *unrecorded*, so that a body that finished is not run again without a word.
+    """
     active = keys.active(occurrence)
 
     def read(answer: TxnResponse) -> Written | Gone:
         if answer.succeeded:
             return Written(answer.revision)
         holder, verdict = see(first(answer, 0), Active), see(first(answer, 1), Done)
-        if verdict and verdict.record.nonce == done.nonce:
+        if verdict and verdict.record.nonce == done.nonce and verdict.record.verdict is done.verdict:
             return Written(verdict.mod_revision)
         return Gone(holder.record if holder else None, verdict.record if verdict else None)
 
     return Transaction(
         compare=(created(active, token),),
         success=(delete(active), *to_done(keys, occurrence, done)),
-        failure=(get(active), get(keys.done(occurrence))),
+        failure=(
+            get(active),
+            get(keys.done(occurrence)),
+            *((_unrecorded(keys, occurrence, done, attempt),) if attempt else ()),
+        ),
         read=read,
+    )
+
+
+def _unrecorded(keys: Keys, occurrence: Occurrence, done: Done, attempt: Attempt) -> RequestOp:
+    begins, own = open_begins(attempt.n, attempt.r), keys.attempt(occurrence, attempt.n, attempt.r)
+    late = msgspec.structs.replace(done, verdict=Verdict.UNRECORDED, reason=f"{done.verdict}, but too late")
+    return RequestOp(
+        request_txn=TxnRequest(
+            compare=(
+                absent(keys.active(occurrence)),
+                Compare(target="VALUE", key=own, value=encode(attempt)),
+                Compare(target="VALUE", result="GREATER", key=keys.open(occurrence), value=begins),
+                Compare(target="VALUE", result="LESS", key=keys.open(occurrence), value=prefix_end(begins)),
+            ),
+            success=to_done(keys, occurrence, late),
+        )
     )
 
 
@@ -270,6 +298,34 @@ def abandon(keys: Keys, occurrence: Occurrence, *, token: int, attempt: Attempt)
             put(keys.attempt(occurrence, attempt.n, attempt.r), encode(attempt)),
         ),
         failure=(),
+        read=lambda answer: answer.succeeded,
+    )
+
+
+def give_back(
+    keys: Keys, occurrence: Occurrence, *, attempt: Attempt, lease: int, for_good: bool
+) -> Transaction[bool]:
+    """Undo a claim, as if this delivery had never come: its body did not start, or asked to be delivered
+    again.
+
+    `for_good` also takes the child's incarnation away, in either branch: a claim that may still be in flight
+    (its answer was lost) finds it gone and can no longer land. The child goes on under another name.
+    """
+    own = keys.attempt(occurrence, attempt.n, attempt.r)
+    first_claim = (attempt.n, attempt.r) == (1, 0)  # later ones count as running all the while
+    goes = (delete(keys.child(lease, attempt.child)),) if for_good and attempt.child else ()
+    return Transaction(
+        compare=(
+            Compare(target="VALUE", key=own, value=encode(attempt)),
+            Compare(target="VALUE", key=keys.active(occurrence), value=encode(_active(attempt))),
+        ),
+        success=(
+            delete(own),
+            delete(keys.active(occurrence)),
+            *((delete(keys.running(occurrence)),) if first_claim else ()),
+            *goes,
+        ),
+        failure=goes,
         read=lambda answer: answer.succeeded,
     )
 
@@ -346,6 +402,10 @@ def release(
 
 
 # --- parts --------------------------------------------------------------------------------------
+
+
+def _active(attempt: Attempt) -> Active:
+    return Active(**{name: getattr(attempt, name) for name in Active.__struct_fields__})
 
 
 def _nothing_else_running(keys: Keys, occurrence: Occurrence) -> tuple[Compare, ...]:

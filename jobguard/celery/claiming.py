@@ -1,0 +1,287 @@
+"""Whether this delivery may run: the claim, and what becomes of a delivery that is refused.
+
+Place in the house   guard -> here -> child, runs, celery's result backend
+Takes                a delivery
+Gives                a Claim; a completed attempt's recorded outcome; or Ignore, with the reason in the log
+Never                runs a body, or waits without a bound
+
+What a refused delivery does to its result, and why (`Ignore` alone: the message is acknowledged, nothing
+stored):
+
+    the same id is alive        running, retried, left open        Ignore: the live one owns the result
+    the same id is complete     done by this attempt               nothing if its result is stored; else that
+                                                                   result, so callbacks and chain go on
+    the id is dead              superseded, lost, skipped, late    mark as revoked, then Ignore: whoever waits
+                                                                   for it is told, and does not wait for ever
+    nobody knows                the store cannot be reached        Ignore: unclaimed, so it is published again
+"""
+
+import secrets
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, NoReturn
+
+import msgspec
+from celery.app.task import Context, get_actual_ignore_result
+from celery.backends.base import DisabledBackend
+from celery.exceptions import Ignore
+from celery.states import READY_STATES
+from celery.utils.log import get_logger
+
+from jobguard import runs
+from jobguard.celery.abort import Armed
+from jobguard.celery.child import HOST, Child
+from jobguard.celery.deadline import Deadline, Running
+from jobguard.errors import JobguardError, LeaseNotFound, OutcomeUnknown, ServerError, Unavailable
+from jobguard.policy import policy_of
+from jobguard.records import Attempt, Done, Header, Occurrence, Open, Verdict, read_header
+from jobguard.runs import Refusal, Refused
+from jobguard.steps import Seen
+
+logger = get_logger(__name__)
+
+RESULT_BYTES_MAX = 4 * 1024
+LINKED_RESULT_BYTES_MAX = 64 * 1024
+_PAUSE_FIRST_S = 0.005
+_PAUSE_MAX_S = 0.25
+
+
+class RunFailed(JobguardError):
+    """The attempt failed before, and its process died before Celery stored that. The text is its error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One arrival of a message that names an attempt (n, r) of an occurrence."""
+
+    task: Any
+    request: Context
+    header: Header
+    nonce: str = field(default_factory=lambda: secrets.token_hex(16))
+
+    @classmethod
+    def read(cls, task: Any, request: Context, value: object, namespace: str) -> "Delivery":
+        """Raises Ignore for a message this worker must not run: a newer header, another namespace."""
+        header = read_header(value)
+        if header is None:
+            logger.error("%s[%s] not run: unreadable jobguard header %r", task.name, request.id, value)
+            raise Ignore("its jobguard header cannot be read: is a newer version publishing?")
+        if header.ns != namespace:
+            logger.error(
+                "%s[%s] not run: it is of namespace %r, and this worker serves %r",
+                *(task.name, request.id, header.ns, namespace),
+            )
+            raise Ignore(f"it belongs to jobguard namespace {header.ns!r}")
+        return cls(task, request, header)
+
+    @property
+    def occurrence(self) -> Occurrence:
+        return self.header.occurrence
+
+    @property
+    def r(self) -> int:
+        return int(self.request.retries or 0)
+
+    def __str__(self) -> str:
+        return f"{self.header.job} {self.header.nominal} attempt {self.header.n}.{self.r} [{self.request.id}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """This delivery runs, nobody else does: the token, the lease it stands on, and what it may be told."""
+
+    attempt: Attempt
+    token: int
+    opened: Seen[Open]
+    under: Deadline
+    armed: Armed
+    stoppable: bool  # on_suspect
+
+    @property
+    def nonce(self) -> str:
+        return self.attempt.nonce
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A completed attempt came again before Celery had stored its result: this is the result."""
+
+    done: Done
+
+    def give(self) -> Any:
+        if self.done.verdict is Verdict.FAILED:
+            raise RunFailed(self.done.error)
+        return None if self.done.result is None else msgspec.json.decode(self.done.result)
+
+
+def claim(child: Child, delivery: Delivery) -> Claim | Recorded:
+    """Claim the attempt, or say what happens instead. Waits for the store, and for a predecessor's hand-
+    over.
+    """
+    until = time.monotonic() + child.settings.claim_timeout
+    pause = _PAUSE_FIRST_S
+    while True:
+        answer = _ask(child, delivery, until)
+        if isinstance(answer, Claim):
+            return answer
+        if answer.reason not in (Refusal.PREDECESSOR, Refusal.AGAIN) or time.monotonic() >= until:
+            child.tell(Running.NOTHING)
+            return _refused(child, delivery, answer)
+        time.sleep(pause)
+        pause = min(2 * pause, _PAUSE_MAX_S)
+
+
+def _ask(child: Child, delivery: Delivery, until: float) -> Claim | Refused:
+    """One claim, until its answer is known. Our nonce is in the child's file before it leaves."""
+    while True:
+        try:
+            under = child.lease_to_claim_on(until)
+        except (Unavailable, ServerError) as error:
+            _leave_unclaimed(delivery, error)
+        attempt = _attempt(child, delivery)
+        child.tell(Running.NOTHING, attempt.nonce, under.lease)
+        occurrence, overlap = delivery.occurrence, delivery.header.overlap
+        step = runs.claim(child.keys, occurrence, attempt, lease=under.lease, overlap=overlap)
+        try:
+            answer = child.send(step, until)
+        except LeaseNotFound:
+            continue  # it ended before its deadline: revoked; the parent takes another
+        except (Unavailable, ServerError) as error:
+            child.tell(Running.NOTHING)
+            _leave_unclaimed(delivery, error)
+        except OutcomeUnknown as error:
+            _take_back(child, delivery, attempt, under.lease)
+            _leave_unclaimed(delivery, error)
+        if isinstance(answer, Refused):
+            return answer
+        stoppable = policy_of(child.settings.jobs, delivery.header.job).on_suspect == "stop"
+        return Claim(attempt, int(answer.token), answer.open, under, Armed(attempt.nonce), stoppable)
+
+
+def _attempt(child: Child, delivery: Delivery) -> Attempt:
+    return Attempt(
+        n=delivery.header.n,
+        r=delivery.r,
+        host=HOST,
+        pid=child.pid,
+        nonce=delivery.nonce,
+        since=datetime.now(UTC),
+        worker=delivery.request.hostname or "",
+        child=child.incarnation,
+        task_id=delivery.request.id,
+    )
+
+
+def _take_back(child: Child, delivery: Delivery, attempt: Attempt, lease: int) -> None:
+    """The claim was sent and may still land. Its child's name is withdrawn, and the claim with it.
+
+    The parent carries this through when the store can be reached; we go on under another name.
+    """
+    step = runs.give_back(child.keys, delivery.occurrence, attempt=attempt, lease=lease, for_good=True)
+    child.leave(attempt.nonce, step)
+    child.be_new()
+
+
+def _leave_unclaimed(delivery: Delivery, error: Exception) -> NoReturn:
+    logger.warning("%s not run: left unclaimed, to be published again: %s", delivery, error)
+    raise Ignore(f"left unclaimed: {error}")
+
+
+# --- refused ------------------------------------------------------------------------------------
+
+
+def _refused(child: Child, delivery: Delivery, refused: Refused) -> Recorded:
+    """Drop the delivery by the table above, saying why; or give what the attempt had come to."""
+    done, holder, text, dead = refused.done, refused.holder, refused.text, False
+    match refused.reason:
+        case Refusal.DONE if done is not None and done.n == delivery.header.n:
+            return _complete(delivery, done)
+        case Refusal.OVERLAP if delivery.header.overlap == "skip":
+            _skip(child, delivery, text)
+            text, dead = f"skipped: {text}", True
+        case Refusal.RUNNING:
+            text, dead = f"second delivery, {text}", holder is None or holder.task_id != delivery.request.id
+        case Refusal.CLAIMED:
+            text, dead = f"second delivery, {text}", isinstance(holder, Attempt) and holder.outcome in _ENDED
+        case Refusal.SUPERSEDED | Refusal.DONE | Refusal.UNKNOWN:
+            dead = True
+        case Refusal.CHILD:
+            child.be_new()
+    return _drop(delivery, text, dead=dead)
+
+
+_ENDED = ("lost", "released")  # outcomes after which nothing under this id follows; a retry does
+
+
+def _drop(delivery: Delivery, reason: str, *, dead: bool) -> NoReturn:
+    logger.info("%s not run: %s", delivery, reason)
+    if dead:
+        request = delivery.request
+        stores = not get_actual_ignore_result(delivery.task, request)
+        delivery.task.backend.mark_as_revoked(request.id, reason, request=request, store_result=stores)
+    raise Ignore(reason)
+
+
+def _complete(delivery: Delivery, done: Done) -> Recorded:
+    """This very attempt has its verdict. Celery may not have stored it: then this delivery does."""
+    request, reason = delivery.request, f"this attempt {done.verdict} already"
+    if done.verdict not in (Verdict.RAN, Verdict.FAILED):
+        _drop(delivery, f"{done.verdict}: {done.reason}", dead=True)
+    if not _keeps_result(delivery) and not _has_links(request):
+        _drop(delivery, reason, dead=False)
+    if _keeps_result(delivery) and delivery.task.backend.get_task_meta(request.id)["status"] in READY_STATES:
+        _drop(delivery, reason, dead=False)
+    if done.verdict is Verdict.RAN and done.result is None:
+        _drop(delivery, f"{reason}, and its result was not kept", dead=True)
+    logger.info("%s not run: %s; giving the recorded outcome", delivery, reason)
+    return Recorded(done)
+
+
+def _skip(child: Child, delivery: Delivery, reason: str) -> None:
+    done = Done(
+        job=delivery.header.job,
+        nominal=delivery.occurrence.nominal,
+        verdict=Verdict.SKIPPED,
+        nonce=delivery.nonce,
+        finished=datetime.now(UTC),
+        reason=reason,
+        task=delivery.task.name,
+        n=delivery.header.n,
+        r=delivery.r,
+        host=HOST,
+        pid=child.pid,
+        worker=delivery.request.hostname or "",
+    )
+    step = runs.settle(child.keys, delivery.occurrence, delivery.header.n, delivery.r, done)
+    try:
+        child.send(step, time.monotonic() + child.settings.timeout)
+    except (Unavailable, OutcomeUnknown, ServerError):
+        child.leave(delivery.nonce, step)
+
+
+# --- results ------------------------------------------------------------------------------------
+
+
+def recorded_result(delivery: Delivery, result: Any) -> str | None:
+    """The JSON of a result that a second delivery may have to give; None where none will, or it is too
+    large.
+    """
+    linked = _has_links(delivery.request)
+    if not linked and not _keeps_result(delivery):
+        return None
+    try:
+        encoded = msgspec.json.encode(result)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    largest = LINKED_RESULT_BYTES_MAX if linked else RESULT_BYTES_MAX
+    return encoded.decode() if len(encoded) <= largest else None
+
+
+def _keeps_result(delivery: Delivery) -> bool:
+    ignored = get_actual_ignore_result(delivery.task, delivery.request)
+    return not ignored and not isinstance(delivery.task.backend, DisabledBackend)
+
+
+def _has_links(request: Context) -> bool:
+    return bool(request.callbacks or request.chain or request.chord)

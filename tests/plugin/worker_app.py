@@ -1,0 +1,120 @@
+"""The app of the worker tests: it writes down what its bodies do, one line each.
+
+Run as `celery -A tests.plugin.worker_app worker`, with its broker, store and journal from the environment.
+"""
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+from celery.exceptions import Reject
+
+import jobguard
+
+app = Celery("worker_app", broker=os.environ["TEST_BROKER"], backend=os.environ["TEST_BROKER"])
+app.conf.update(
+    broker_connection_retry_on_startup=True,
+    worker_prefetch_multiplier=1,
+    jobguard_endpoints=[os.environ["TEST_STORE"]],
+    jobguard_session_ttl=float(os.environ.get("TEST_TTL", "3")),
+    jobguard_claim_timeout=float(os.environ.get("TEST_CLAIM_TIMEOUT", "10")),
+    jobguard_timeout=2,
+    jobguard_jobs={"unstoppable": {"on_suspect": "continue"}},
+)
+jobguard.install(app)
+
+JOURNAL = Path(os.environ["TEST_JOURNAL"])
+
+
+def note(event: str, **facts: Any) -> None:
+    run = jobguard.current()
+    line = {"event": event, "pid": os.getpid(), "job": run.job, "n": run.attempt, "token": run.fencing_token}
+    with JOURNAL.open("a") as journal:
+        journal.write(json.dumps({**line, **facts}) + "\n")
+
+
+def wait_for(path: str) -> None:
+    """The test decides when the body goes on."""
+    while not Path(path).exists():
+        time.sleep(0.02)
+
+
+@app.task(name="run_once")
+def run_once(gate: str | None = None) -> str:
+    note("started")
+    if gate is not None:
+        wait_for(gate)
+    note("finished")
+    return "result"
+
+
+@app.task(name="run_late", acks_late=True)
+def run_late(gate: str | None = None) -> str:
+    return run_once.run(gate)
+
+
+@app.task(name="retry_once", bind=True, max_retries=3)
+def retry_once(self: Any) -> int:
+    note("started", r=self.request.retries)
+    if self.request.retries < 2:
+        raise self.retry(countdown=0)
+    return int(self.request.retries)
+
+
+@app.task(name="fail")
+def fail() -> None:
+    note("started")
+    raise ValueError("as it must")
+
+
+@app.task(name="reject_first", acks_late=True)
+def reject_first(marker: str) -> str:
+    note("started")
+    if not Path(marker).exists():
+        Path(marker).touch()
+        raise Reject("not now", requeue=True)
+    return "second time"
+
+
+@app.task(name="replace", bind=True)
+def replace(self: Any) -> Any:
+    note("started")
+    return self.replace(run_once.s())
+
+
+@app.task(name="cling")
+def cling(gate: str) -> None:
+    """Swallows what it can, waits in a call, and has a process of its own."""
+    subprocess.Popen(["sleep", "300"])
+    note("started")
+    try:
+        wait_for(gate)
+        note("finished")
+    except Exception:
+        note("swallowed")
+
+
+@app.task(name="cling_to_all")
+def cling_to_all(gate: str) -> None:
+    """Swallows even what must not be swallowed."""
+    note("started")
+    while True:
+        try:
+            wait_for(gate)
+        except BaseException:
+            note("swallowed")
+
+
+@app.task(name="limited", time_limit=1)
+def limited(gate: str) -> None:
+    note("started")
+    wait_for(gate)
+
+
+@app.task(name="plain")
+def plain(number: int) -> int:
+    return number + 1
