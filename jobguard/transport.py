@@ -177,6 +177,8 @@ class Connection:
     def close(self) -> None:
         self._dialled.close()
 
+    __del__ = close  # a client that is dropped without `close()` drops its sockets in silence
+
     # --- reading: everything below leaves the buffer whole when it raises TimeoutError ---
 
     def _ask(self, request: bytes, deadline: float) -> _Head:

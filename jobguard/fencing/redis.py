@@ -8,9 +8,9 @@ Never                imports redis-py (any client with `eval` will do), talks to
     fence(redis, "report", lock)                                   # before the first read
     guarded(redis, "report", lock, ["SET", "report:{eu}", "…"])    # compared again, with the write
 
-The guard is a hash at `jobguard:guard:<resource>`. On a Redis Cluster a script may touch one slot only: give the
-resource the hash tag of its keys, as in `{eu}`. A Redis that loses acknowledged writes at a failover may lose a
-guard's advance with them; where that matters, fence in the database.
+The guard is a hash at `jobguard:guard:<resource>`. On a Redis Cluster a script may touch one slot only: give
+the resource the hash tag of its keys, as in `{eu}`. A Redis that loses acknowledged writes at a failover may
+lose a guard's advance with them; where that matters, fence in the database.
 """
 
 from collections.abc import Sequence
@@ -65,7 +65,9 @@ def guarded(redis: Redis, resource: str, holder: Holder, *commands: Sequence[Wor
     """
     words = [word for command in commands for word in (len(command), *command)]
     keys = [PREFIX + resource, *(command[1] for command in commands if len(command) > 1)]
-    answer = redis.eval(_SCRIPT, len(keys), *keys, str(holder.fencing_token), str(holder.cluster_id), *words)
+    answer: list[Any] = redis.eval(
+        _SCRIPT, len(keys), *keys, str(holder.fencing_token), str(holder.cluster_id), *words
+    )
     passed, *replies = answer
     if not passed:
         token, cluster = (_text(each) for each in replies)

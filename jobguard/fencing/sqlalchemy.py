@@ -9,8 +9,8 @@ Never                opens, commits or rolls back a transaction, talks to the st
         fence(transaction, "outbox", jobguard.current())     # before the first read
         ...                                                  # read and write
 
-The row's lock is held until the transaction ends. So a newcomer's `fence` waits for a late holder's transaction
-to finish, and after it the late holder's next one is refused: no interleaving is left.
+The row's lock is held until the transaction ends. So a newcomer's `fence` waits for a late holder's
+transaction to finish, and after it the late holder's next one is refused: no interleaving is left.
 """
 
 from typing import Any
@@ -94,9 +94,8 @@ def _insert_if_absent(
 ) -> None:
     """Two newcomers may insert at once; the loser must not lose its transaction over it."""
     row = {"resource": resource, "cluster": str(cluster_id), "token": token}
-    match (
-        transaction.get_bind().dialect.name if isinstance(transaction, Session) else transaction.dialect.name
-    ):
+    bind = transaction.get_bind() if isinstance(transaction, Session) else transaction
+    match bind.dialect.name:
         case "postgresql":
             transaction.execute(postgresql.insert(table).values(row).on_conflict_do_nothing())
         case "sqlite":
