@@ -205,11 +205,11 @@ class Peer:
 
     @property
     def welcomed(self) -> bool:
-        return self._stream is not None
+        return self._stream is not None and not self._stream.is_closing()
 
     def post(self, message: PeerMessage) -> bool:
         """Queue a message for the next flush. False: it was dropped, and certainly not sent."""
-        if self._stream is None:
+        if self._stream is None or self._stream.is_closing():
             return False
         frame = encode_frame(message)
         if self._stream.get_write_buffer_size() + self._posted_bytes + len(frame) > QUEUED_BYTES_MAX:
@@ -221,7 +221,7 @@ class Peer:
     def flush(self) -> None:
         """One write per turn, however many messages."""
         if self._posted:
-            if self._stream is not None:
+            if self._stream is not None and not self._stream.is_closing():
                 self._stream.write(b"".join(self._posted))
             self._posted, self._posted_bytes = [], 0
 
