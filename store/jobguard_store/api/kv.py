@@ -85,7 +85,7 @@ async def txn(node: "Node", body: bytes) -> Body:
 
 async def compact(node: "Node", body: bytes) -> Body:
     request = decode(body, wire.CompactionRequest)
-    answer = await node.propose(Compact(request.revision))
+    answer = await node.propose(Compact(int(request.revision)))
     return wire.encode(wire.CompactionResponse(header=header(node, answer.revision)))
 
 
