@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jobguard import observe, runs
+from jobguard.config import write_value
 from jobguard.errors import ConfigurationError, JobguardError
-from jobguard.observe.configuration import config_entry, config_key
+from jobguard.observe.configuration import config_key
 from jobguard.observe.holders import lock_key
 from jobguard.observe.reading import read, under
 from jobguard.records import Attempt, Audit, Done, Keys, Occurrence, Open, Verdict, encode
@@ -106,19 +107,18 @@ def release(client: "Client", id: str, *, revision: int, actor: Actor, then: The
     return Released(lock, audit)
 
 
-def put_config(client: "Client", key: str, value: str, *, actor: Actor) -> Audit:
+def put_config(client: "Client", key: str, value: object, *, actor: Actor) -> Audit:
     """Set one configuration value; every host that watches it sees the change at once."""
     keys = Keys(client.namespace)
     full = config_key(keys, key)
     (before,) = read(client, [RangeRequest(key=full)]).ranges
-    audit = actor.audit(
-        "config", key, before=config_entry(keys, before[0]).text if before else "", after=value
-    )
+    replaced = before[0].value.decode(errors="replace") if before else ""
+    audit = actor.audit("config", key, before=replaced, after=write_value(value).decode())
     entry = keys.audit(audit.at, secrets.token_hex(8))
     # The entry cannot exist yet, so a sending after one that succeeded finds it and writes nothing again.
     client.txn_until_known(
         [Compare(target="CREATE", key=entry)],
-        [put(full, value.encode()), put(entry, encode(audit))],
+        [put(full, write_value(value)), put(entry, encode(audit))],
         [],
     )
     return audit

@@ -17,6 +17,7 @@ import msgspec
 
 from jobguard.client import Client
 from jobguard.errors import JobguardError
+from jobguard.observe import to_json
 from jobguard.problems import body, details, kind_of
 from jobguard.settings import Settings
 
@@ -80,7 +81,7 @@ def fail(error: JobguardError, output: str) -> NoReturn:
     """One sentence, or problem+json for a program, on stderr."""
     kind = kind_of(error)
     if output == "json":
-        click.echo(msgspec.json.encode(body(kind, str(error), details(error))), err=True)
+        click.echo(to_json(body(kind, str(error), details(error))), err=True)
     else:
         hint = f". {kind.next_step}" if kind.next_step else ""
         click.echo(f"Error: {str(error).rstrip('.')}{hint or '.'}", err=True)
@@ -88,7 +89,7 @@ def fail(error: JobguardError, output: str) -> NoReturn:
 
 
 def write_json(value: object) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(value)))
+    click.echo(msgspec.json.format(to_json(value)))
 
 
 def draw(heads: Sequence[str], rows: Sequence[Sequence[object]], nothing: str) -> None:

@@ -13,7 +13,7 @@ from jobguard.observe.configuration import ConfigEntry, config, config_value
 from jobguard.observe.holders import Held, Holder, Leader, Lock, leaders, lock, locks
 from jobguard.observe.occurrences import VERDICTS, Run, Try, run, runs
 from jobguard.observe.overview import Overview, overview
-from jobguard.observe.reading import BadCursor, NotFound, Page
+from jobguard.observe.reading import BadCursor, NotFound, Page, to_json
 
 if TYPE_CHECKING:
     from jobguard.client import Client
@@ -43,6 +43,7 @@ __all__ = [
     "overview",
     "run",
     "runs",
+    "to_json",
 ]
 
 

@@ -4,11 +4,12 @@ Place in the house   the pages, the REST API and the CLI -> configuration -> rea
 Never                changes anything: operate.py does
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jobguard.observe.reading import NotFound, Page, read, under
+from jobguard.config import read_value
+from jobguard.observe.reading import NotFound, Page, read, to_json, under
 from jobguard.records import Keys
 from jobguard.wire import KeyValue, RangeRequest
 
@@ -20,8 +21,12 @@ class ConfigEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A key under config/ with its value, and the revision that set it."""
 
     key: str
-    text: str
+    value: Any
     revision: int
+
+    @property
+    def text(self) -> str:
+        return self.value if isinstance(self.value, str) else to_json(self.value).decode()
 
 
 def config(client: "Client", *, stale: bool = False) -> Page[ConfigEntry]:
@@ -34,7 +39,7 @@ def config(client: "Client", *, stale: bool = False) -> Page[ConfigEntry]:
 def config_entry(keys: Keys, kv: KeyValue) -> ConfigEntry:
     return ConfigEntry(
         key="/".join(keys.parts(kv.key)[1:]),
-        text=kv.value.decode(errors="replace"),
+        value=read_value(kv.value),
         revision=kv.mod_revision,
     )
 

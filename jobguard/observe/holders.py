@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import msgspec
 
 from jobguard.observe.reading import NotFound, Page, cut, opaque, read, run_id, transparent, under
+from jobguard.place import Contender
 from jobguard.records import Active, Keys, decode
 from jobguard.wire import KeyValue, RangeRequest
 
@@ -76,15 +77,6 @@ class Leader(Held, frozen=True, kw_only=True):
     value: str = ""
     candidates: int = 0
     standing_by: list[Holder] = []
-
-
-class Contender(msgspec.Struct, frozen=True, kw_only=True):
-    """The value under a contender's key; fields we do not know are somebody else's business."""
-
-    host: str = ""
-    pid: int = 0
-    since: datetime | None = None
-    value: str = ""
 
 
 H = TypeVar("H", bound=Held)
@@ -228,7 +220,7 @@ def holder(kv: KeyValue) -> Holder:
     return Holder(
         host=found.host,
         pid=found.pid,
-        since=found.since,
+        since=datetime.fromisoformat(found.since) if found.since else None,
         lease_id=f"{kv.lease:x}",
         fencing_token=kv.create_revision,
     )

@@ -14,7 +14,7 @@ import msgspec
 
 from jobguard.errors import JobguardError
 from jobguard.records import Occurrence, prefix_end
-from jobguard.wire import KeyValue, RangeRequest, RequestOp
+from jobguard.wire import Int64, KeyValue, RangeRequest, RequestOp
 
 if TYPE_CHECKING:
     from jobguard.client import Client
@@ -58,6 +58,21 @@ def read(client: "Client", asked: Sequence[RangeRequest], *, stale: bool = False
 def under(prefix: bytes) -> RangeRequest:
     """All keys that begin with `prefix`."""
     return RangeRequest(key=prefix, range_end=prefix_end(prefix))
+
+
+def to_json(value: object) -> bytes:
+    """Any of our values as the API's body."""
+    return _encoder.encode(value)
+
+
+def _plain(value: object) -> int:
+    """The wire's integers are strings in etcd's JSON, and numbers in ours."""
+    if isinstance(value, Int64):
+        return int(value)
+    raise NotImplementedError(f"{type(value).__name__} has no JSON form")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_plain)
 
 
 def opaque(text: str) -> str:

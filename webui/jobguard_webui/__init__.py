@@ -16,9 +16,13 @@ def create_app(client: "Client | None" = None, *, token: str | None = None) -> "
     """The WSGI application. Without a client it speaks to JOBGUARD_ENDPOINTS; without a token it takes
     JOBGUARD_WEB_TOKEN, or makes one and prints it once."""
     try:
+        from jobguard.errors import ConfigurationError
         from jobguard_webui.app import build
     except ModuleNotFoundError as missing:
         if missing.name != "flask":
             raise
         raise SystemExit('the web UI needs: pip install "jobguard[ui]"') from None
-    return build(client, token)
+    try:
+        return build(client, token)
+    except ConfigurationError as error:
+        raise SystemExit(f"jobguard web: {error}") from None

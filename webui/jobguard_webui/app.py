@@ -15,8 +15,8 @@ from jobguard import Client
 from jobguard.settings import Settings
 from jobguard_webui import api, auth, errors, health, words
 from jobguard_webui.freshness import Store, stale_because, store
+from jobguard_webui.made_token import made_token, tell_once
 from jobguard_webui.pages import locks, overview, runs, session
-from jobguard_webui.shared_token import announce, share_token
 
 # A page waits for the store no longer than a person would.
 STORE_TIMEOUT_S = 3.0
@@ -39,7 +39,7 @@ def build(client: Client | None, token: str | None) -> Flask:
     app = Flask("jobguard_webui")
     app.config.update(MAX_CONTENT_LENGTH=64 * 1024, TRAP_BAD_REQUEST_ERRORS=False)
     app.extensions["jobguard_store"] = Store(client or client_from_environment())
-    auth.install(app, token or os.environ.get("JOBGUARD_WEB_TOKEN", "").strip() or made_token(app))
+    auth.install(app, token or chosen_token())
     errors.install(app)
     words.install(app)
     for part in (overview, locks, runs, session, health, api):
@@ -56,11 +56,13 @@ def client_from_environment() -> Client:
     )
 
 
-def made_token(app: Flask) -> str:
-    token = share_token()
-    announce(token)
-    app.extensions["jobguard_token"] = token  # its file must stay open for as long as we live
-    return token.value
+def chosen_token() -> str:
+    """JOBGUARD_WEB_TOKEN; or else one is made, and told once."""
+    token = os.environ.get("JOBGUARD_WEB_TOKEN", "").strip()
+    if not token:
+        token = made_token()
+        tell_once(token)
+    return token
 
 
 def secure(response: Response) -> Response:

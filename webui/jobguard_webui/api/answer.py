@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import msgspec
 from flask import Response, request
 from werkzeug.exceptions import BadRequest
 
-from jobguard.observe import VERDICTS
+from jobguard.observe import VERDICTS, to_json
 from jobguard_webui.freshness import stale_because
 
 LIMIT_MAX = 500
@@ -14,7 +13,7 @@ LIMIT_MAX = 500
 
 def answer(value: Any, *, etag: str | None = None) -> Response:
     """The value as JSON. A list's ETag is that of its bytes, so an unchanged one costs no transfer."""
-    response = Response(msgspec.json.encode(value), mimetype="application/json")
+    response = Response(to_json(value), mimetype="application/json")
     response.headers["Jobguard-Read"] = "stale" if stale_because() else "linearizable"
     if etag is not None:
         response.set_etag(etag)

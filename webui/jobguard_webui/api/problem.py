@@ -5,10 +5,10 @@ Place in the house   errors -> api.problem -> jobguard.problems
 
 from collections.abc import Iterable, Mapping
 
-import msgspec
 from flask import Response, request
 
 from jobguard import problems
+from jobguard.observe import to_json
 
 
 def problem(
@@ -19,6 +19,6 @@ def problem(
     headers: Iterable[tuple[str, str]] = (),
 ) -> Response:
     body = problems.body(kind, detail, {"instance": request.path, **(more or {})})
-    response = Response(msgspec.json.encode(body), kind.status, mimetype="application/problem+json")
+    response = Response(to_json(body), kind.status, mimetype="application/problem+json")
     response.headers.extend((name, value) for name, value in headers if name.lower() != "content-type")
     return response
