@@ -40,7 +40,7 @@ _TROUBLE_S = 0.5
 
 @dataclass
 class _Term:
-    """What this process does while it leads. Kept through trouble with the store: only it knows what it sent."""
+    """What this process does while it leads. Kept through trouble: only it knows what it sent."""
 
     leader: Leader
     upkeep: Upkeep

@@ -35,7 +35,9 @@ def test_intervals_count_from_a_fixed_anchor_not_from_the_start_of_a_beat() -> N
     one_beat = upcoming(every, at("2026-11-24T02:00:00"), 40)
     another = upcoming(every, at("2026-11-24T02:00:01.5"), 40)
     assert set(another) <= {*one_beat, *upcoming(every, one_beat[-1], 5)}
-    assert all((each - datetime(1970, 1, 1, tzinfo=UTC)) % timedelta(seconds=7) == timedelta(0) for each in one_beat)
+    assert all(
+        (each - datetime(1970, 1, 1, tzinfo=UTC)) % timedelta(seconds=7) == timedelta(0) for each in one_beat
+    )
 
 
 def test_an_interval_below_a_second_keeps_its_fractions() -> None:
@@ -94,7 +96,9 @@ def test_an_hourly_job_runs_every_real_hour_of_both_days() -> None:
         assert {b - a for a, b in zip(times, times[1:], strict=False)} == {timedelta(hours=1)}
 
 
-@pytest.mark.parametrize("zone", ["America/New_York", "Australia/Lord_Howe", "Africa/Casablanca", "Asia/Beirut"])
+@pytest.mark.parametrize(
+    "zone", ["America/New_York", "Australia/Lord_Howe", "Africa/Casablanca", "Asia/Beirut"]
+)
 @pytest.mark.parametrize("hour", [0, 1, 2, 3])
 def test_a_daily_job_runs_once_a_day_whatever_the_zone_does(zone: str, hour: int) -> None:
     where = ZoneInfo(zone)
@@ -114,7 +118,10 @@ def test_day_of_month_and_weekday_must_both_match() -> None:
 
 
 def test_equal_times_have_equal_fingerprints_however_they_are_spelled() -> None:
-    one, other = daily(2, 0, 30), Cron(frozenset({30, 0}), frozenset({2}), zone=BERLIN, spelled="*/30 2", **ALL)
+    one, other = (
+        daily(2, 0, 30),
+        Cron(frozenset({30, 0}), frozenset({2}), zone=BERLIN, spelled="*/30 2", **ALL),
+    )
     assert one.fingerprint == other.fingerprint
     assert one.fingerprint != daily(2, 0, 30, zone=ZoneInfo("Europe/Madrid")).fingerprint
     assert Every(timedelta(days=14, microseconds=1)).fingerprint != Every(timedelta(days=14)).fingerprint

@@ -37,7 +37,9 @@ def test_a_job_of_which_nothing_is_said_gets_the_defaults() -> None:
 
 
 def test_the_star_holds_for_all_and_a_name_for_itself() -> None:
-    chosen = policies({"*": {"overlap": "allow", "catch_up": "none"}, "a": {"catch_up": {"all": 3}}}, ["a", "b"])
+    chosen = policies(
+        {"*": {"overlap": "allow", "catch_up": "none"}, "a": {"catch_up": {"all": 3}}}, ["a", "b"]
+    )
     assert (chosen["a"].overlap, chosen["a"].catch_up) == ("allow", 3)
     assert (chosen["b"].overlap, chosen["b"].catch_up) == ("allow", 0)
 

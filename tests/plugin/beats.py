@@ -1,0 +1,115 @@
+"""Beats as real processes, and what they put into the broker and the store."""
+
+import base64
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from jobguard.records import HEADER, Header, Occurrence, Open, decode, read_header
+from tests.plugin.bench import Bench, until
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message in the queue."""
+
+    task_id: str
+    header: Header
+    headers: dict[str, Any]
+
+    @property
+    def occurrence(self) -> Occurrence:
+        return self.header.occurrence
+
+
+@dataclass
+class BeatProcess:
+    name: str
+    process: subprocess.Popen[bytes]
+    log_path: Path
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    @property
+    def leads(self) -> bool:
+        return "this beat leads" in self.log
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+
+    def terminate(self) -> int:
+        self.process.terminate()
+        return self.process.wait(10)
+
+
+@dataclass
+class Beats:
+    """A bench, with beats on it."""
+
+    bench: Bench
+    beats: list[BeatProcess] = field(default_factory=list)
+
+    def start(self, app: str = "tests.plugin.beat_app", **environment: Any) -> BeatProcess:
+        name = f"beat{len(self.beats) + 1}"
+        path = self.bench.directory / f"{name}.log"
+        texts = {
+            key: each if isinstance(each, str) else json.dumps(each) for key, each in environment.items()
+        }
+        with path.open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "celery", "-A", app, "beat", "-l", "INFO", "--pidfile="],
+                cwd=Path(__file__).parents[2],
+                env=self.bench.environment(**texts),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        beat = BeatProcess(name, process, path)
+        self.beats.append(beat)
+        return beat
+
+    def close(self) -> None:
+        for beat in self.beats:
+            if beat.process.poll() is None:
+                beat.kill()
+
+    def messages(self, queue: str = "celery") -> list[Message]:
+        """All that was published and nobody took, oldest first."""
+        with redis.Redis.from_url(self.bench.broker) as connection:
+            raw: list[bytes] = connection.lrange(queue, 0, -1)  # type: ignore[assignment]
+        return [_message(each) for each in reversed(raw)]
+
+    def wait_for_messages(self, count: int) -> list[Message]:
+        return until(lambda: found if len(found := self.messages()) >= count else None, f"{count} messages")
+
+    def opened(self) -> dict[Occurrence, Open]:
+        found = self.bench.client.prefix(self.bench.keys.prefix("open")).kvs
+        return {self.bench.keys.occurrence(kv.key): decode(kv.value, Open) for kv in found}
+
+
+def _message(raw: bytes) -> Message:
+    envelope = json.loads(raw)
+    headers = envelope["headers"]
+    header = read_header(headers.get(HEADER))
+    assert header is not None, headers
+    assert base64.b64decode(envelope["body"])
+    return Message(headers["id"], header, headers)
+
+
+@contextmanager
+def beats(bench: Bench) -> Iterator[Beats]:
+    found = Beats(bench)
+    try:
+        yield found
+    finally:
+        found.close()

@@ -1,0 +1,199 @@
+"""Beats as their operators run them: killed, stopped, cut off from the store; beside workers old and new."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import redis
+
+from jobguard.records import Done, Verdict, decode, task_id
+from tests.plugin.beats import BeatProcess, Beats, beats
+from tests.plugin.bench import Bench, broker, until
+from tests.stores import Node, etcd
+
+TTL_S = 3
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[Node]:
+    with etcd() as nodes:
+        yield nodes[0]
+
+
+@pytest.fixture(scope="module")
+def broker_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with broker(tmp_path_factory.mktemp("broker")) as url:
+        yield url
+
+
+@pytest.fixture
+def stage(
+    tmp_path: Path,
+    store: Node,
+    broker_url: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Beats]:
+    namespace = request.node.name
+    monkeypatch.setenv("JOBGUARD_NAMESPACE", namespace)
+    with redis.Redis.from_url(broker_url) as connection:
+        connection.flushall()
+    bench = Bench(tmp_path, store, broker_url, namespace)
+    try:
+        with beats(bench) as found:
+            yield found
+    finally:
+        bench.close()
+
+
+def two_beats(stage: Beats) -> tuple[BeatProcess, BeatProcess]:
+    """The one that leads, and the other."""
+    both = stage.start(), stage.start()
+    until(lambda: any(beat.leads for beat in both), "one beat leads")
+    leader, follower = both if both[0].leads else both[::-1]
+    until(lambda: len(election(stage)) == 2, "the other one stands by")
+    return leader, follower
+
+
+def election(stage: Beats) -> list[bytes]:
+    keys = stage.bench.keys
+    return [kv.key for kv in stage.bench.client.prefix(keys.prefix("elections", "beat"), keys_only=True).kvs]
+
+
+def planned(stage: Beats) -> list[datetime]:
+    """Every occurrence of "work", started or not, in order."""
+    keys, client = stage.bench.keys, stage.bench.client
+    done = [decode(kv.value, Done).nominal for kv in client.prefix(keys.prefix("done", "work")).kvs]
+    return sorted([*(each.nominal for each in stage.opened() if each.job == "work"), *done])
+
+
+def assert_every_second_once(stage: Beats) -> None:
+    times = planned(stage)
+    assert {b - a for a, b in zip(times, times[1:], strict=False)} == {timedelta(seconds=1)}
+
+
+def assert_no_message_twice(stage: Beats) -> None:
+    counted = Counter(message.occurrence for message in stage.messages())
+    assert set(counted.values()) <= {1}, counted
+
+
+def test_one_beat_publishes_each_occurrence_under_its_nominal_time(stage: Beats) -> None:
+    stage.start(TEST_SCHEDULE={"work": 1.0, 'tricky/name "50 %"': 1.0})
+    messages = stage.wait_for_messages(5)
+    assert {message.header.job for message in messages} == {"work", 'tricky/name "50 %"'}
+    for message in messages:
+        assert message.task_id == task_id(stage.bench.namespace, message.occurrence, 1)
+        assert message.headers["celery_beat_task"]
+        assert message.headers["expires"]
+        late = datetime.now(UTC) - message.occurrence.nominal
+        assert timedelta(0) <= late < timedelta(minutes=1)
+    assert stage.opened()[messages[0].occurrence].published == 1
+    assert_no_message_twice(stage)
+
+
+def test_when_the_leader_is_killed_another_beat_goes_on_within_the_ttl(stage: Beats) -> None:
+    leader, follower = two_beats(stage)
+    stage.wait_for_messages(2)
+    leader.kill()
+    killed = time.monotonic()
+    until(lambda: follower.leads, "the other beat leads")
+    assert time.monotonic() - killed < TTL_S + 1
+    stage.wait_for_messages(len(stage.messages()) + 2)
+    assert_every_second_once(stage)  # those between the two are told, as missed
+    assert_no_message_twice(stage)
+
+
+def test_when_the_leader_is_stopped_politely_another_goes_on_within_a_second(stage: Beats) -> None:
+    leader, follower = two_beats(stage)
+    stage.wait_for_messages(1)
+    leader.process.terminate()
+    told = time.monotonic()
+    until(lambda: follower.leads, "the other beat leads")
+    assert time.monotonic() - told < 1
+    assert leader.process.wait(10) == 0
+    stage.wait_for_messages(len(stage.messages()) + 2)
+    assert_every_second_once(stage)
+    assert_no_message_twice(stage)
+
+
+def test_a_follower_that_is_stopped_leaves_the_queue_at_once(stage: Beats) -> None:
+    """Else the next takeover would wait for the lease of a candidate that is long gone."""
+    _, follower = two_beats(stage)
+    assert follower.terminate() == 0
+    until(lambda: len(election(stage)) == 1, "only the leader's key is left", 1)
+
+
+def test_a_leader_that_was_frozen_plans_nothing_more(stage: Beats) -> None:
+    """SIGSTOP past the lease, then SIGCONT: its fence is gone, whatever its own memory says."""
+    import signal
+
+    leader, follower = two_beats(stage)
+    stage.wait_for_messages(1)
+    leader.process.send_signal(signal.SIGSTOP)
+    until(lambda: follower.leads, "the other beat leads")
+    stage.wait_for_messages(len(stage.messages()) + 1)
+    leader.process.send_signal(signal.SIGCONT)
+    until(lambda: "does not lead any more" in leader.log, "the frozen one follows")
+    stage.wait_for_messages(len(stage.messages()) + 2)
+    assert leader.process.poll() is None
+    assert_every_second_once(stage)
+    assert_no_message_twice(stage)
+
+
+def test_without_the_store_nothing_is_published_and_with_it_again_it_goes_on(
+    tmp_path: Path, broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with redis.Redis.from_url(broker_url) as connection:
+        connection.flushall()
+    with etcd() as nodes, beats(Bench(tmp_path, nodes[0], broker_url)) as stage:
+        beat = stage.start()
+        stage.wait_for_messages(2)
+        nodes[0].pause()
+        until(lambda: "while the store does not answer" in beat.log, "the beat says so")
+        sent = len(stage.messages())
+        until(lambda: "lease" in beat.log and "lost" in beat.log, "the lead lapses")
+        assert len(stage.messages()) == sent
+        nodes[0].resume()
+        until(lambda: beat.log.count("this beat leads") == 2, "it leads again")
+        stage.wait_for_messages(sent + 2)
+        assert beat.process.poll() is None
+        assert_every_second_once(stage)
+        assert_no_message_twice(stage)
+
+
+def test_a_schedule_that_cannot_be_planned_ends_beat_with_a_sentence(stage: Beats) -> None:
+    beat = stage.start(TEST_SCHEDULE={"work": 0.01})
+    assert beat.process.wait(20) != 0
+    assert "beat entry 'work' cannot be planned: an interval of 0.01 s is below 0.1 s" in beat.log
+
+
+def test_a_misspelt_policy_ends_beat_with_a_suggestion(stage: Beats) -> None:
+    beat = stage.start(TEST_JOBS={"werk": {}})
+    assert beat.process.wait(20) != 0
+    assert "did you mean 'work'?" in beat.log
+
+
+# --- the roll-out: a run must never happen more often than under stock beat ---
+
+
+def test_beat_first_every_occurrence_is_published_once_and_the_unguarded_worker_is_named(
+    stage: Beats,
+) -> None:
+    worker = stage.bench.worker(app="tests.plugin.beat_app")
+    stage.start(TEST_SCHEDULE={"work": 2.0}, TEST_JOBS={"work": {"start_deadline": 3}})
+    keys, client = stage.bench.keys, stage.bench.client
+
+    def verdicts() -> list[Done]:
+        return [decode(kv.value, Done) for kv in client.prefix(keys.prefix("done", "work")).kvs]
+
+    done = until(lambda: found if len(found := verdicts()) >= 2 else None, "verdicts")
+    assert {each.verdict for each in done} == {Verdict.UNCLAIMED}
+    assert "w1@test" in done[0].reason
+    assert "w1@test answers but does not guard" in stage.beats[0].log
+    stage.beats[0].terminate()
+    received = [line for line in worker.log.splitlines() if "beats.work[" in line and "received" in line]
+    ids = Counter(line.split("beats.work[")[1].split("]")[0] for line in received)
+    assert set(ids.values()) == {1}
