@@ -40,17 +40,25 @@ def upgrade() -> None:
     op.create_table(
         "live",
         sa.Column("key", sa.LargeBinary, primary_key=True),
+        sa.Column("value", sa.LargeBinary, nullable=False),
+        sa.Column("create_revision", sa.Integer, nullable=False),
         sa.Column("mod_revision", sa.Integer, nullable=False),
+        sa.Column("version", sa.Integer, nullable=False),
+        sa.Column("lease", sa.Integer, nullable=False),
         sa.Column("sub", sa.Integer, nullable=False),
+        sa.Column("checksum", sa.Integer, nullable=False),
         sqlite_with_rowid=False,
     )
-    # By a trigger, not by a statement of the writer: half a millisecond less under load, and it cannot be
-    # forgotten.
+    # By triggers, not by statements of the writer: half a millisecond less under load for each, half the
+    # values to hand over, and it cannot be forgotten.
     op.execute(
-        "CREATE TRIGGER live_follows_history AFTER INSERT ON history BEGIN"
-        " INSERT INTO live VALUES (NEW.key, NEW.mod_revision, NEW.sub)"
-        " ON CONFLICT (key) DO UPDATE SET mod_revision = excluded.mod_revision, sub = excluded.sub;"
-        " END"
+        "CREATE TRIGGER live_put AFTER INSERT ON history WHEN NEW.version > 0 BEGIN"
+        " INSERT OR REPLACE INTO live VALUES (NEW.key, NEW.value, NEW.create_revision, NEW.mod_revision,"
+        " NEW.version, NEW.lease, NEW.sub, NEW.checksum); END"
+    )
+    op.execute(
+        "CREATE TRIGGER live_delete AFTER INSERT ON history WHEN NEW.version = 0 BEGIN"
+        " DELETE FROM live WHERE key = NEW.key; END"
     )
     op.create_table(
         "leases",

@@ -82,6 +82,9 @@ def writer_engine(path: Path) -> Engine:
             raise sqlite3.OperationalError(f"its file system does not support WAL, journal_mode is {mode}")
         dbapi.execute("PRAGMA synchronous = FULL")  # NORMAL would answer clients before the fsync
         dbapi.execute("PRAGMA cell_size_check = ON")
+        dbapi.execute(
+            "PRAGMA cache_size = -65536"
+        )  # KiB: keys arrive in any order, pages should not be read twice
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:

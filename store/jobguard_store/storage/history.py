@@ -21,7 +21,7 @@ from sqlalchemy import ColumnElement, Connection, and_, func, select, tuple_
 from jobguard_store.errors import Compacted
 from jobguard_store.machine.keyspace import Interval, interval, select_answer
 from jobguard_store.machine.results import ChangeEvent, HistoricRange, RangeResult, Record
-from jobguard_store.storage.state import VERSION, version_of
+from jobguard_store.storage.state import version, version_of
 from jobguard_store.storage.tables import history, meta
 
 Reading = Callable[[], AbstractContextManager[Connection]]
@@ -76,7 +76,7 @@ def _newest(span: Interval, revision: int) -> Any:
         .subquery()
     )
     same = and_(history.c.key == last.c.key, history.c.mod_revision == last.c.mod_revision)
-    return select(*VERSION).join(last, same).order_by(history.c.key, history.c.sub)
+    return select(*version(history)).join(last, same).order_by(history.c.key, history.c.sub)
 
 
 # --- changes since a revision -------------------------------------------------------------------------
@@ -144,7 +144,7 @@ def _stretch(tx: Connection, span: Interval, first: int, last: int, limit: int) 
 
 
 def _changed(span: Interval, first: int, last: int, previous: bool) -> Any:
-    columns: list[ColumnElement[Any]] = list(VERSION)
+    columns: list[ColumnElement[Any]] = [*version(history)]
     source: Any = history
     if previous:
         before = history.alias("before")
@@ -159,7 +159,7 @@ def _changed(span: Interval, first: int, last: int, previous: bool) -> Any:
         old = history.alias("old")
         place = tuple_(old.c.mod_revision, old.c.sub)
         source = history.outerjoin(old, place == last_before)
-        columns += [old.c[column.name] for column in VERSION]
+        columns += version(old)
     found = (
         select(*columns).select_from(source).where(history.c.mod_revision.between(first, last), _within(span))
     )

@@ -6,11 +6,11 @@ Gives                a machine equal to the one whose rows were written, or Dama
 Never                commits; reads history for anyone (storage.history does)
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from sqlalchemy import Connection, and_, func, select, text
+from sqlalchemy import ColumnElement, Connection, FromClause, func, select, text
 
 from jobguard_store.machine.apply import Machine
 from jobguard_store.machine.results import ChangeEvent, Record
@@ -60,21 +60,15 @@ def checksum(record: Record, sub: int) -> int:
 
 # --- reading ----------------------------------------------------------------------------------------
 
-VERSION = (
-    history.c.key,
-    history.c.value,
-    history.c.create_revision,
-    history.c.mod_revision,
-    history.c.version,
-    history.c.lease,
-    history.c.sub,
-    history.c.checksum,
-)
-"""The columns `version_of` reads."""
+
+def version(table: FromClause) -> tuple[ColumnElement[Any], ...]:
+    """The columns `version_of` reads, of history or live."""
+    columns = ("key", "value", "create_revision", "mod_revision", "version", "lease", "sub", "checksum")
+    return tuple(table.c[name] for name in columns)
 
 
 def version_of(row: Sequence[Any]) -> Record:
-    """The record (or tombstone) in a row of history. Raises Damage."""
+    """The record, or tombstone, in a row of `version`. Raises Damage."""
     record = Record(*row[:6])
     if checksum(record, row[6]) != row[7]:
         raise Damage(f"revision {record.mod_revision} of key {record.key!r} is not what was written")
@@ -87,23 +81,16 @@ def load(tx: Connection, revision: int, compact_revision: int) -> Machine:
     if not max(newest, compact_revision, 1) <= revision:
         raise Damage(f"history reaches revision {newest}, the state only {revision}")
     granted = {row.id: row.ttl for row in tx.execute(select(leases))}
+    rows = tx.execute(select(*version(live)).order_by(live.c.key))
     try:
         return Machine.restore(
-            revision=revision, compact_revision=compact_revision, records=_live(tx), leases=granted
+            revision=revision,
+            compact_revision=compact_revision,
+            records=map(version_of, rows),
+            leases=granted,
         )
     except KeyError as missing:
         raise Damage(f"lease {missing} has keys but no row") from None
-
-
-def _live(tx: Connection) -> Iterator[Record]:
-    at = and_(history.c.mod_revision == live.c.mod_revision, history.c.sub == live.c.sub)
-    newest = select(*VERSION, live.c.key).select_from(live).join(history, at, isouter=True)
-    for row in tx.execute(newest.order_by(live.c.key)):
-        if row[0] != row[8]:
-            raise Damage(f"the newest version of key {row[8]!r} is missing")
-        record = version_of(row)
-        if record.version:
-            yield record
 
 
 # --- compaction -------------------------------------------------------------------------------------
@@ -122,12 +109,6 @@ _END = text("""
     SELECT mod_revision, sub FROM history
     WHERE (mod_revision, sub) > (:revision, :sub) AND mod_revision <= :compact
     ORDER BY mod_revision, sub LIMIT 1 OFFSET :rows
-""")
-_DROP_DEAD_KEYS = text("""
-    DELETE FROM live WHERE (key, mod_revision, sub) IN (
-        SELECT key, mod_revision, sub FROM history
-        WHERE (mod_revision, sub) > (:revision, :sub) AND (mod_revision, sub) <= (:end_revision, :end_sub)
-        AND version = 0 AND mod_revision < :compact)
 """)
 _DROP_VERSIONS = text("""
     DELETE FROM history WHERE (mod_revision, sub) IN (
@@ -151,6 +132,5 @@ def sweep(tx: Connection, compact_revision: int, after: Position) -> Position | 
     end = tx.execute(_END, {**start, "rows": _SWEEP_ROWS - 1}).first()
     upto = Position(*end) if end else Position(compact_revision, 1 << 62)
     stretch = {**start, "end_revision": upto.mod_revision, "end_sub": upto.sub}
-    tx.execute(_DROP_DEAD_KEYS, stretch)
     tx.execute(_DROP_VERSIONS, stretch)
     return upto if end else None

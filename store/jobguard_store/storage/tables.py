@@ -61,14 +61,18 @@ live = Table(
     "live",
     metadata,
     Column("key", LargeBinary, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+    Column("create_revision", Integer, nullable=False),
     Column("mod_revision", Integer, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("lease", Integer, nullable=False),
     Column("sub", Integer, nullable=False),
+    Column("checksum", Integer, nullable=False),
     sqlite_with_rowid=False,
 )
-"""Where in history the newest version of a key is: what a start reads, however long the history.
+"""The newest version of each key there is: what a start reads, front to back, however long the history.
 
-A trigger on history keeps it, so nothing here writes to it but compaction: a deleted key points to its
-tombstone until compaction takes both.
+Triggers on history keep it, so nothing here ever writes to it.
 """
 
 leases = Table(
