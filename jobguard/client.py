@@ -31,7 +31,7 @@ from urllib.parse import quote
 import msgspec
 
 from jobguard import wire
-from jobguard.endpoints import Endpoints, refusal
+from jobguard.endpoints import Endpoints, Node, read_refusal, refusal
 from jobguard.errors import (
     Compacted,
     ConfigurationError,
@@ -43,7 +43,7 @@ from jobguard.errors import (
     WrongCluster,
 )
 from jobguard.settings import Settings
-from jobguard.transport import Endpoint
+from jobguard.transport import AnswerLost, Endpoint, NotConnected
 from jobguard.wire import Compare, KeyValue, RequestOp, int64
 
 if TYPE_CHECKING:
@@ -308,14 +308,15 @@ class Client:
         path = "/v3/maintenance/status"
         if endpoint is None:
             return self._call(path, request, wire.StatusResponse, harmless=True)
-        only = Endpoints((Endpoint.parse(endpoint),))
-        deadline = time.monotonic() + self.timeout
+        node = Node(Endpoint.parse(endpoint))
         try:
-            answer = only.ask(path, b"{}", harmless=False, deadline=deadline, patience=self.timeout)
-        except OutcomeUnknown as error:  # a read: what was not answered was not read
+            answer = node.exchange(path, b"{}", time.monotonic() + self.timeout)
+        except (NotConnected, AnswerLost) as error:
             raise Unavailable(str(error)) from error
         finally:
-            only.close()
+            node.close()
+        if answer.status != 200:
+            raise Unavailable(str(read_refusal(answer).error))
         return wire.decode(answer.body, wire.StatusResponse)
 
     def cluster_id(self) -> int:
