@@ -119,10 +119,10 @@ def _late(record: Open, workers: Workers) -> Step:
 def _again(record: Open, workers: Workers, now: datetime) -> Step:
     """It was published, or may have been: a leader wrote its intent and never came to note the success."""
     sent = record.published_at or record.not_before or record.nominal
-    if record.published == 0:
-        due = sent
-    elif record.retry_at and sent < record.retry_at:
+    if record.retry_at and sent < record.retry_at:
         due = record.retry_at + RETRY_GRACE  # the retry's own message was sent by the attempt before it
+    elif record.published == 0:
+        due = sent
     else:
         due = sent + _brake(_REPUBLISH_S, record.published - 1)
     if now < due:

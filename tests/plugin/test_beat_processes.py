@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,7 @@ def planned(stage: Beats) -> list[datetime]:
 
 def assert_every_second_once(stage: Beats) -> None:
     times = planned(stage)
-    assert {b - a for a, b in zip(times, times[1:], strict=False)} == {timedelta(seconds=1)}
+    assert {b - a for a, b in pairwise(times)} == {timedelta(seconds=1)}
 
 
 def assert_no_message_twice(stage: Beats) -> None:

@@ -1,0 +1,184 @@
+"""The scheduler as Celery sees it: inert until it ticks, unbreakable when it does, open to hooks."""
+
+import copy
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import celery.beat
+import pytest
+from celery import Celery
+from celery.utils.imports import load_extension_class_names
+
+from jobguard.celery.beat import Scheduler
+from jobguard.celery.leader import Sent
+from jobguard.errors import ConfigurationError, Unavailable
+from jobguard.records import Open, read_header, task_id
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+NOWHERE = ["http://127.0.0.1:9"]  # discard: nothing listens
+
+
+@pytest.fixture
+def app() -> Iterator[Celery]:
+    with Celery("beats", broker="memory://", set_as_current=False) as app:
+        app.conf.jobguard_endpoints = NOWHERE
+        app.conf.beat_schedule = {"work": {"task": "beats.work", "schedule": 5.0, "args": (1,)}}
+        yield app
+
+
+def record(**facts: Any) -> Open:
+    return Open(**{"n": 1, "r": 0, "job": "work", "nominal": NOON, "task": "beats.work", **facts})
+
+
+@pytest.fixture
+def published(app: Celery, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What reaches the broker."""
+    found: list[dict[str, Any]] = []
+
+    def send_task(name: str, args: Any, kwargs: Any, **options: Any) -> Any:
+        found.append({"name": name, "args": args, **options})
+
+    monkeypatch.setattr(app, "send_task", send_task)
+    return found
+
+
+def test_it_is_found_under_its_name() -> None:
+    assert dict(load_extension_class_names("celery.beat_schedulers"))["jobguard"] == (
+        "jobguard.celery.beat:Scheduler"
+    )
+
+
+@pytest.mark.parametrize("lazy", [True, False])
+def test_making_one_touches_nothing(app: Celery, lazy: bool) -> None:
+    """Beat makes one for its banner and another to work with; web processes may make one to look at it."""
+    before = threading.enumerate()
+    scheduler = Scheduler(app, lazy=lazy)
+    assert "http://127.0.0.1:9" in scheduler.info
+    assert threading.enumerate() == before
+    scheduler.close()
+
+
+def test_a_tick_without_a_store_ends_in_a_short_pause(app: Celery) -> None:
+    scheduler = Scheduler(app)
+    for _ in range(3):
+        assert 0 < scheduler.tick() <= 1
+    scheduler.close()
+    scheduler.close()  # beat does: once in its signal handler, once at its end
+    assert scheduler.tick() <= 1
+
+
+@pytest.mark.parametrize("failure", [Unavailable("no quorum"), ZeroDivisionError("a bug")])
+def test_no_exception_leaves_a_tick(
+    app: Celery, failure: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    scheduler = Scheduler(app)
+
+    def turn() -> float:
+        raise failure
+
+    monkeypatch.setattr(scheduler, "_turn", turn)
+    assert 0 < scheduler.tick() <= 1
+    assert str(failure) in caplog.text
+
+
+def test_celerys_own_entry_is_planned_too(app: Celery) -> None:
+    """Backends that do not expire results by themselves get a daily clean-up from beat."""
+    assert list(Scheduler(app).schedule) == ["work", "celery.backend_cleanup"]
+
+
+def test_periodic_tasks_are_planned_whatever_they_are_called(app: Celery) -> None:
+    @app.task(name="beats.say")
+    def say(text: str) -> None: ...
+
+    @app.on_after_configure.connect
+    def setup(sender: Celery, **_: Any) -> None:
+        sender.add_periodic_task(10.0, say.s('a/b "c" %2F'))
+        sender.add_periodic_task(10.0, say.s("ü"), name="grüße/täglich")
+
+    app.finalize()
+    names = set(Scheduler(app).schedule)
+    assert {"beats.say('a/b \"c\" %2F')", "grüße/täglich"} <= names
+
+
+def test_an_entry_added_later_is_understood_or_refused(app: Celery, caplog: pytest.LogCaptureFixture) -> None:
+    scheduler = Scheduler(app)
+    scheduler.add(name="late", task="beats.work", schedule=0.001)
+    assert scheduler.tick() > 0
+    assert "beat entry 'late' cannot be planned" in caplog.text
+    scheduler.close()
+
+
+def test_a_message_carries_our_header_and_id_beside_what_the_entry_says(
+    app: Celery, published: list[dict[str, Any]]
+) -> None:
+    app.conf.beat_schedule["work"]["options"] = {"queue": "slow", "headers": {"mine": 1}}
+    scheduler = Scheduler(app)
+    assert scheduler._publish(record(deadline=NOON)) is Sent.YES
+    (message,) = published
+    assert (message["args"], message["queue"], message["expires"]) == ([1], "slow", NOON)
+    assert message["task_id"] == task_id("default", record().occurrence, 1)
+    assert message["headers"]["mine"] == 1
+    header = read_header(message["headers"]["jobguard"])
+    assert header
+    assert header.occurrence == record().occurrence
+    assert "jobguard" not in app.conf.beat_schedule["work"]["options"]["headers"]
+
+
+def test_an_expiry_of_the_entrys_own_is_kept(app: Celery, published: list[dict[str, Any]]) -> None:
+    app.conf.beat_schedule["work"]["options"] = {"expires": 3}
+    Scheduler(app)._publish(record(deadline=NOON))
+    assert published[0]["expires"] == 3
+
+
+def test_a_retry_is_sent_as_that_retry_and_never_expires(
+    app: Celery, published: list[dict[str, Any]]
+) -> None:
+    Scheduler(app)._publish(record(r=2, deadline=NOON))
+    assert published[0]["retries"] == 2
+    assert "expires" not in published[0]
+
+
+def test_a_hook_around_apply_entry_sees_every_message(
+    app: Celery, published: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Sentry does: patched on Celery's class, called with (self, entry) by position, rewrites headers."""
+    original = celery.beat.Scheduler.apply_entry
+    seen = []
+
+    def patched(*args: Any, **kwargs: Any) -> Any:
+        scheduler, entry = args
+        seen.append((entry.name, entry.schedule))
+        entry.options["headers"] = {**entry.options.pop("headers", {}), "sentry-monitor": "x"}
+        return original(scheduler, entry, **kwargs)
+
+    monkeypatch.setattr(celery.beat.Scheduler, "apply_entry", patched)
+    scheduler = Scheduler(app)
+    before = copy.deepcopy(scheduler.schedule["work"].options)
+    assert scheduler._publish(record()) is Sent.YES
+    assert seen[0][0] == "work"
+    assert {"sentry-monitor", "jobguard"} <= set(published[0]["headers"])
+    assert scheduler.schedule["work"].options == before
+
+
+def test_a_publication_that_fails_may_have_happened(
+    app: Celery, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def send_task(*args: Any, **kwargs: Any) -> Any:
+        raise OSError("connection reset")
+
+    monkeypatch.setattr(app, "send_task", send_task)
+    assert Scheduler(app)._publish(record()) is Sent.MAYBE
+    assert "connection reset" in caplog.text
+
+
+def test_without_a_connection_nothing_was_sent(app: Celery) -> None:
+    app.conf.broker_url = "redis://127.0.0.1:9/0"
+    assert Scheduler(app)._publish(record()) is Sent.NO
+
+
+def test_an_entry_that_cannot_be_planned_is_refused_at_the_start(app: Celery) -> None:
+    app.conf.beat_schedule["bad"] = {"task": "beats.work", "schedule": 0.001}
+    with pytest.raises(ConfigurationError, match="beat entry 'bad'"):
+        Scheduler(app)

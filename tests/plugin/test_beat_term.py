@@ -1,0 +1,429 @@
+"""A leader's term on a real etcd, with a clock and a broker made of lists: what it plans, sends, mends."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+from jobguard import runs
+from jobguard.celery.entries import Job
+from jobguard.celery.leader import Leader, LeadLost, Sent, Stale
+from jobguard.celery.upkeep import Upkeep
+from jobguard.client import Client
+from jobguard.policy import policy_of
+from jobguard.records import Attempt, Audit, Done, Keys, Occurrence, Open, Schedule, Verdict, decode
+from jobguard.recovery import Workers
+from jobguard.runs import Claimed
+from jobguard.schedule import Every
+from jobguard.steps import Fence, seen
+from tests.stores import etcd
+
+START = datetime(2026, 11, 24, 2, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with etcd() as nodes, Client(nodes[0].url) as client:
+        yield client
+
+
+class Fleet:
+    """The workers, as the test says."""
+
+    def __init__(self) -> None:
+        self.state = Workers.UNKNOWN
+        self.unguarded: tuple[str, ...] = ("w9@old",)
+        self.asked = 0
+
+    def ask(self) -> None:
+        self.asked += 1
+
+
+def job(name: str = "work", every_s: float = 60, reruns: int = 0, **policy: Any) -> Job:
+    return Job(name, "t", Every(timedelta(seconds=every_s)), policy_of({name: policy}, name), reruns)
+
+
+@dataclass
+class Stage:
+    """One namespace; beats come and go on it."""
+
+    client: Client
+    keys: Keys
+    now: datetime = START
+    sent: list[tuple[str, int, int]] = field(default_factory=list)  # nominal time, n, r
+    broker: Sent = Sent.YES
+    fleet: Fleet = field(default_factory=Fleet)
+    terms: Iterator[int] = field(default_factory=itertools.count)
+
+    def term(self, *jobs: Job, version: int = 0) -> Leader:
+        """Another beat wins the election."""
+        key = self.keys.key("elections", "beat", str(next(self.terms)))
+        self.client.delete(self.keys.prefix("elections"), self.keys.prefix("elections")[:-1] + b"0")
+        fence = Fence(key, self.client.put(key, b"x").revision)
+        known = {each.name: each for each in jobs or (job(),)}
+        leader = Leader(self.client, self.keys, fence, known, self._publish, lambda: self.now, version)
+        leader.begin()
+        return leader
+
+    def _publish(self, record: Open) -> Sent:
+        if self.broker is not Sent.NO:
+            self.sent.append((f"{record.nominal:%H:%M:%S}", record.n, record.r))
+        return self.broker
+
+    def upkeep(self, leader: Leader) -> None:
+        Upkeep(leader, self.fleet).round()  # type: ignore[arg-type]
+
+    def at(self, seconds: float) -> None:
+        self.now = START + timedelta(seconds=seconds)
+
+    def open(self, job: str = "work") -> list[Open]:
+        found = self.client.prefix(self.keys.prefix("open", job)).kvs
+        return [decode(kv.value, Open) for kv in found]
+
+    def done(self, job: str = "work") -> list[Done]:
+        found = self.client.prefix(self.keys.prefix("done", job)).kvs
+        return [decode(kv.value, Done) for kv in found]
+
+    def schedule(self, job: str = "work") -> Schedule | None:
+        kv = self.client.get(self.keys.schedule(job))
+        return decode(kv.value, Schedule) if kv else None
+
+    # --- a worker ---
+
+    def claim(self, minute: int, n: int = 1, r: int = 0) -> Claimed:
+        occurrence = Occurrence("work", START + timedelta(minutes=minute))
+        attempt = Attempt(n=n, r=r, host="h1", pid=7, nonce=f"{minute}/{n}/{r}", since=self.now)
+        step = runs.claim(self.keys, occurrence, attempt, lease=0)
+        outcome = step.read(self.client.txn(step.compare, step.success, step.failure))
+        assert isinstance(outcome, Claimed), outcome
+        return outcome
+
+    def retry(self, claimed: Claimed, minute: int, eta_s: float) -> None:
+        attempt = Attempt(n=1, r=0, host="h1", pid=7, nonce=f"{minute}/1/0", since=self.now, outcome="retry")
+        eta = START + timedelta(seconds=eta_s)
+        step = runs.retry(self.keys, claimed.open, token=claimed.token, attempt=attempt, eta=eta)
+        self.client.txn(step.compare, step.success, step.failure)
+
+    def lapse(self, minute: int) -> None:
+        """The worker's lease ends."""
+        self.client.delete(self.keys.active(Occurrence("work", START + timedelta(minutes=minute))))
+
+
+@pytest.fixture
+def stage(client: Client, request: pytest.FixtureRequest) -> Stage:
+    return Stage(client, Keys(request.node.name))
+
+
+# --- planning ---
+
+
+def test_a_new_job_is_planned_from_now_on_and_tells_the_next_time(stage: Stage) -> None:
+    leader = stage.term()
+    assert leader.plan_due() == START + timedelta(minutes=1)
+    stage.at(60)
+    assert leader.plan_due() == START + timedelta(minutes=2)
+    stage.at(120)
+    leader.plan_due()
+    assert stage.sent == [("02:01:00", 1, 0), ("02:02:00", 1, 0)]
+    assert [each.published for each in stage.open()] == [1, 1]
+
+
+def test_the_next_leader_goes_on_where_the_last_one_stood(stage: Stage) -> None:
+    first = stage.term()
+    stage.at(60)
+    first.plan_due()
+    stage.at(125)
+    stage.term().plan_due()
+    assert stage.sent == [("02:01:00", 1, 0), ("02:02:00", 1, 0)]
+    with pytest.raises(LeadLost):
+        first.plan_due()
+
+
+def test_a_downtime_ends_in_verdicts_and_one_start(stage: Stage) -> None:
+    stage.term()
+    stage.at(60 * 5 + 10)
+    stage.term().plan_due()
+    assert stage.sent == [("02:05:00", 1, 0)]
+    assert [(each.verdict, each.nominal.minute) for each in stage.done()] == [
+        (Verdict.MISSED, minute) for minute in (1, 2, 3, 4)
+    ]
+
+
+def test_a_start_deadline_holds_for_catching_up_too(stage: Stage) -> None:
+    stage.term(job(start_deadline=5))
+    stage.at(70)
+    stage.term(job(start_deadline=5)).plan_due()
+    assert stage.sent == []
+    assert [each.reason for each in stage.done()] == ["no beat led before its start_deadline"]
+
+
+def test_those_caught_up_run_one_after_the_other(stage: Stage) -> None:
+    """With overlap skip, the second would otherwise skip itself because the first is running."""
+    jobs = job(catch_up={"all": 3})
+    stage.term(jobs)
+    stage.at(60 * 3 + 10)
+    leader = stage.term(jobs)
+    leader.plan_due()
+    assert stage.sent == []
+    stage.upkeep(leader)
+    assert stage.sent == [("02:01:00", 1, 0)]
+    claimed = stage.claim(1)
+    stage.upkeep(leader)
+    finish(stage, claimed)
+    stage.upkeep(leader)
+    assert stage.sent == [("02:01:00", 1, 0), ("02:02:00", 1, 0)]
+
+
+def finish(stage: Stage, claimed: Claimed) -> None:
+    record = claimed.open.record
+    done = Done(job=record.job, nominal=record.nominal, verdict=Verdict.RAN, nonce="f", finished=stage.now)
+    step = runs.finish(stage.keys, record.occurrence, token=claimed.token, done=done)
+    assert stage.client.txn(step.compare, step.success, step.failure).succeeded
+
+
+def test_queue_one_lets_one_wait_and_skips_the_rest(stage: Stage) -> None:
+    leader = stage.term(job(overlap="queue-one"))
+    stage.at(60)
+    leader.plan_due()
+    stage.upkeep(leader)
+    claimed = stage.claim(1)
+    for minute in (2, 3):
+        stage.at(60 * minute)
+        leader.plan_due()
+        stage.upkeep(leader)
+    assert [(each.verdict, each.nominal.minute) for each in stage.done()] == [(Verdict.SKIPPED, 3)]
+    assert stage.sent == [("02:01:00", 1, 0)]
+    finish(stage, claimed)
+    stage.upkeep(leader)
+    assert stage.sent == [("02:01:00", 1, 0), ("02:02:00", 1, 0)]
+
+
+def test_someone_elses_cursor_makes_a_leader_read_again(stage: Stage) -> None:
+    leader = stage.term()
+    kv = stage.client.get(stage.keys.cursor("work"))
+    assert kv
+    stage.client.put(kv.key, kv.value)
+    stage.at(60)
+    with pytest.raises(Stale):
+        leader.plan_due()
+    leader.begin()
+    leader.plan_due()
+    assert stage.sent == [("02:01:00", 1, 0)]
+
+
+# --- definitions ---
+
+
+def test_a_changed_schedule_owes_nothing_for_the_time_before_it(stage: Stage) -> None:
+    stage.term(job(every_s=3600))
+    stage.at(1000)
+    leader = stage.term(job(every_s=60))
+    leader.plan_due()
+    assert (stage.sent, stage.done()) == ([], [])
+    installed = stage.schedule()
+    assert installed
+    assert installed.since == stage.now
+    stage.at(1020)
+    leader.plan_due()
+    assert stage.sent == [("02:17:00", 1, 0)]
+
+
+def test_a_changed_policy_does_not_move_the_cursor(stage: Stage) -> None:
+    stage.term(job())
+    stage.at(130)
+    stage.term(job(overlap="allow")).plan_due()
+    assert stage.sent == [("02:02:00", 1, 0)]
+    installed = stage.schedule()
+    assert installed
+    assert installed.since == START
+    assert installed.policy["overlap"] == "allow"
+
+
+def test_older_code_leaves_alone_what_newer_code_installed(stage: Stage) -> None:
+    stage.term(job(every_s=60), version=7)
+    stage.at(61)
+    stage.term(job(every_s=30), version=6).plan_due()
+    assert stage.sent == []
+    installed = stage.schedule()
+    assert installed
+    assert (installed.version, installed.text) == (7, "every 60 s")
+    stage.term(job(every_s=60), version=6).plan_due()  # the same definition: no harm in planning it
+    assert stage.sent == [("02:01:00", 1, 0)]
+
+
+def test_a_job_that_left_the_schedule_is_not_planned_and_may_come_back(stage: Stage) -> None:
+    stage.term(job("work"), job("other"))
+    stage.at(90)
+    stage.term(job("other"))
+    assert stage.schedule("work") is None
+    stage.at(150)
+    stage.term(job("work"), job("other")).plan_due()
+    assert [each.job for each in stage.open("work")] == []
+    assert stage.done("work") == []
+
+
+# --- publishing ---
+
+
+def test_without_a_broker_it_goes_out_later_and_once(stage: Stage) -> None:
+    leader = stage.term()
+    stage.broker = Sent.NO
+    stage.at(60)
+    leader.plan_due()
+    stage.upkeep(leader)
+    stage.broker = Sent.YES
+    stage.at(66)
+    stage.upkeep(leader)
+    stage.upkeep(leader)
+    assert stage.sent == [("02:01:00", 1, 0)]
+    assert stage.open()[0].published == 1
+
+
+def test_a_publication_that_failed_half_way_is_repeated_only_among_guarded_workers(stage: Stage) -> None:
+    leader = stage.term()
+    stage.broker = Sent.MAYBE
+    stage.at(60)
+    leader.plan_due()
+    stage.broker = Sent.YES
+    stage.at(95)
+    for state in (Workers.UNKNOWN, Workers.MIXED, Workers.NONE):
+        stage.fleet.state = state
+        stage.upkeep(leader)
+        assert len(stage.sent) == 1
+    assert stage.fleet.asked == 1
+    stage.fleet.state = Workers.GUARDED
+    stage.upkeep(leader)
+    assert stage.sent == [("02:01:00", 1, 0)] * 2
+
+
+def test_what_a_dead_leader_planned_and_perhaps_sent_is_not_sent_blindly(stage: Stage) -> None:
+    """Killed between the plan and its note: in a mixed fleet a second message could run it twice."""
+    dead = stage.term()
+    stage.broker = Sent.NO
+    stage.at(60)
+    dead.plan_due()
+    stage.broker = Sent.YES
+    stage.at(62)
+    leader = stage.term()
+    stage.fleet.state = Workers.MIXED
+    stage.upkeep(leader)
+    assert stage.sent == []
+    stage.fleet.state = Workers.GUARDED
+    stage.upkeep(leader)
+    assert stage.sent == [("02:01:00", 1, 0)]
+
+
+def test_an_unclaimed_one_ends_with_its_deadline_and_names_the_unguarded_worker(stage: Stage) -> None:
+    leader = stage.term(job(start_deadline=10))
+    stage.at(60)
+    leader.plan_due()
+    stage.at(75)
+    stage.upkeep(leader)
+    assert stage.fleet.asked == 1
+    stage.fleet.state = Workers.MIXED
+    stage.upkeep(leader)
+    (done,) = stage.done()
+    assert done.verdict is Verdict.UNCLAIMED
+    assert "w9@old" in done.reason
+    assert stage.sent == [("02:01:00", 1, 0)]
+
+
+# --- mending ---
+
+
+def test_a_lost_run_is_dispatched_again_with_the_next_number(stage: Stage) -> None:
+    leader = stage.term(job(reruns=3))
+    stage.at(60)
+    leader.plan_due()
+    stage.claim(1)
+    stage.upkeep(leader)
+    stage.lapse(1)
+    stage.upkeep(leader)
+    stage.upkeep(leader)
+    assert stage.sent == [("02:01:00", 1, 0), ("02:01:00", 2, 0)]
+    kv = stage.client.get(stage.keys.attempt(Occurrence("work", START + timedelta(minutes=1)), 1))
+    assert kv
+    lost = decode(kv.value, Attempt)
+    assert lost.outcome == "lost"
+    assert "lease lapsed" in lost.error
+    stage.claim(1, n=2)
+
+
+def test_a_run_that_must_not_repeat_is_reported_lost(stage: Stage) -> None:
+    leader = stage.term()
+    stage.at(60)
+    leader.plan_due()
+    stage.claim(1)
+    stage.lapse(1)
+    stage.upkeep(leader)
+    (done,) = stage.done()
+    assert (done.verdict, done.reason) == (Verdict.LOST, "attempt 1 on h1 pid 7 was lost")
+    assert stage.open() == []
+    assert not stage.client.prefix(stage.keys.prefix("running")).kvs
+
+
+def test_the_crash_loop_is_braked_and_ends(stage: Stage) -> None:
+    leader = stage.term(job(every_s=86400, reruns=2))
+    stage.now = midnight = datetime(2026, 11, 25, tzinfo=UTC)
+    leader.plan_due()
+    occurrence = Occurrence("work", midnight)
+    for n in (1, 2, 3):
+        stage.claim(22 * 60, n=n)
+        stage.client.delete(stage.keys.active(occurrence))
+        stage.upkeep(leader)
+        stage.upkeep(leader)
+        if n == 2:
+            assert len(stage.sent) == 2, "the second rerun waits"
+            stage.now = midnight + timedelta(seconds=11)
+            stage.upkeep(leader)
+    assert [n for _, n, _ in stage.sent] == [1, 2, 3]
+    (done,) = stage.done()
+    assert (done.verdict, done.lost) == (Verdict.LOST, 2)
+
+
+def test_a_retry_between_two_messages_is_not_taken_for_lost(stage: Stage) -> None:
+    leader = stage.term(job(reruns=3))
+    stage.at(60)
+    leader.plan_due()
+    stage.retry(stage.claim(1), 1, eta_s=90)
+    stage.at(100)
+    stage.fleet.state = Workers.GUARDED
+    stage.upkeep(leader)
+    assert stage.sent == [("02:01:00", 1, 0)]
+    stage.at(121)
+    stage.upkeep(leader)
+    stage.upkeep(leader)
+    assert stage.sent == [("02:01:00", 1, 0), ("02:01:00", 1, 1)]
+    stage.claim(1, r=1)
+
+
+def test_an_operators_rerun_is_published_without_asking_the_workers(stage: Stage) -> None:
+    leader = stage.term()
+    stage.at(60)
+    leader.plan_due()
+    claimed = stage.claim(1)
+    audit = Audit(at=stage.now, by="ada", action="release", target="work", reason="stuck")
+    kv = stage.client.get(stage.keys.open(claimed.open.record.occurrence))
+    assert kv
+    step = runs.release(stage.keys, seen(kv, Open), token=claimed.token, audit=audit, nonce="a", done=None)
+    assert stage.client.txn(step.compare, step.success, step.failure).succeeded
+    stage.upkeep(leader)
+    assert stage.sent == [("02:01:00", 1, 0), ("02:01:00", 2, 0)]
+
+
+def test_the_history_is_cut_to_a_bounded_length(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobguard.celery.upkeep.HISTORY_COUNT", 10)
+    leader = stage.term()
+    record = Done(job="work", nominal=START, verdict=Verdict.RAN, nonce="x", finished=START)
+    for minute in range(75):
+        done = msgspec.structs.replace(record, nominal=START - timedelta(minutes=minute))
+        stage.client.put(stage.keys.done(done.occurrence), msgspec.json.encode(done))
+    upkeep = Upkeep(leader, stage.fleet)  # type: ignore[arg-type]
+    for _ in range(4):
+        upkeep.round()
+    left = [each.nominal for each in stage.done()]
+    assert left == [START - timedelta(minutes=minute) for minute in reversed(range(25))]
