@@ -1,0 +1,203 @@
+"""Endpoints that die, hang or refuse: what goes on elsewhere, and what is never sent twice."""
+
+import socket
+import threading
+import time
+
+import pytest
+
+from jobguard.client import Client, compare_absent, get_op, put_op
+from jobguard.errors import OutcomeUnknown, ServerError, Unavailable
+from jobguard.transport import Answer
+from jobguard.wire import ErrorBody, encode
+from tests.client.proxy import proxied
+from tests.ports import free_ports
+from tests.stores import Cluster
+
+
+def dead_url() -> str:
+    (port,) = free_ports(1)
+    return f"http://127.0.0.1:{port}"
+
+
+def test_a_dead_endpoint_is_passed_over_by_reads_and_writes(store: Cluster) -> None:
+    with Client([dead_url(), *store.endpoints], namespace="failover") as client:
+        started = time.monotonic()
+        client.put(client.key("k"), "1")
+        assert client.get(client.key("k")) is not None
+        assert time.monotonic() - started < 1
+
+
+def test_the_endpoint_that_answered_is_asked_first_from_then_on(store: Cluster) -> None:
+    with proxied(store.endpoints[0]) as first, proxied(store.endpoints[0]) as second:
+        with Client([first.url, second.url]) as client:
+            client.get("k")
+            first.close()
+            for _ in range(5):
+                client.get("k")
+            assert len(first.seen) == 1
+            assert len(second.seen) == 5
+
+
+def test_nobody_there_is_unavailable_within_the_timeout(kind: str) -> None:
+    with Client([dead_url(), dead_url()], timeout=0.5) as client:
+        for call in (lambda: client.get("k"), lambda: client.put("k", "v"), lambda: client.grant(5)):
+            started = time.monotonic()
+            with pytest.raises(Unavailable):
+                call()
+            assert time.monotonic() - started < 1
+
+
+def test_a_read_leaves_a_node_that_fell_silent(store: Cluster) -> None:
+    with proxied(store.endpoints[0]) as silent, Client([silent.url, *store.endpoints], timeout=1.5) as client:
+        client.get("k")
+        silent.freeze()
+        client.get("k")
+
+
+def test_a_write_to_a_node_that_fell_silent_is_not_sent_to_another(store: Cluster) -> None:
+    with proxied(store.endpoints[0]) as silent, proxied(store.endpoints[0]) as second:
+        with Client([silent.url, second.url], timeout=0.5) as client:
+            silent.freeze()
+            with pytest.raises(OutcomeUnknown):
+                client.put("k", "v")
+            assert second.seen == []
+
+
+def test_a_connection_the_store_closed_while_idle_is_not_used(store: Cluster) -> None:
+    with proxied(store.endpoints[0]) as wire, Client([wire.url]) as client:
+        client.put("k", "1")
+        wire.cut()
+        connection = client.endpoints.nodes[0]._idle[0]
+        while connection.still_open():
+            time.sleep(0.001)
+        client.put("k", "2")
+        assert wire.seen == ["/v3/kv/put", "/v3/kv/put"]
+
+
+def test_our_own_timeouts_hold_whatever_the_process_set(store: Cluster) -> None:
+    """Celery's beat sets a global socket timeout; a call must neither inherit nor change it."""
+    socket.setdefaulttimeout(0.001)
+    try:
+        with proxied(store.endpoints[0]) as wire, Client([wire.url], timeout=5) as client:
+            wire.freeze()
+            threading.Timer(0.2, wire.thaw).start()
+            client.get("k")
+            assert socket.getdefaulttimeout() == 0.001
+    finally:
+        socket.setdefaulttimeout(None)
+
+
+def test_eight_threads_share_one_client(client: Client) -> None:
+    errors: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            for turn in range(30):
+                key = client.key(str(number), str(turn))
+                client.put(key, f"{number}/{turn}")
+                found = client.get(key)
+                assert found is not None
+                assert found.value == f"{number}/{turn}".encode()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+
+
+def test_reads_and_unambiguous_writes_go_on_when_the_leader_is_killed(three_nodes: Cluster) -> None:
+    with Client(three_nodes.endpoints, timeout=10) as client:
+        key = client.key("failover")
+        client.put(key, "before")
+        leader = client.status().leader
+        names = {member.ID: member.name for member in client.members()}
+        next(node for node in three_nodes.nodes if node.name == names[leader]).kill()
+        found = client.get(key)
+        assert found is not None
+        assert found.value == b"before"
+        answer = client.txn_until_known([compare_absent(key + "2")], [put_op(key + "2", "after")])
+        assert answer.succeeded
+
+
+def test_two_dead_nodes_of_three_are_unavailable_and_one_that_returns_is_enough(three_nodes: Cluster) -> None:
+    with Client(three_nodes.endpoints, timeout=2) as client:
+        client.put("k", "v")
+        first, second, _ = three_nodes.nodes
+        first.kill()
+        second.kill()
+        with pytest.raises(Unavailable):
+            client.get("k")
+        with pytest.raises((Unavailable, OutcomeUnknown)):
+            client.put("k", "w")
+        second.start()
+        three_nodes.wait_healthy()
+        assert client.get("k") is not None
+
+
+class Scripted:
+    """A node that gives the answers it is told to, one per request."""
+
+    def __init__(self, client: Client, *answers: Answer) -> None:
+        self._answers = list(answers)
+        self.asked: list[str] = []
+        (node,) = client.endpoints.nodes
+        node.exchange = self.exchange  # type: ignore[method-assign]
+
+    def exchange(self, path: str, body: bytes, deadline: float) -> Answer:
+        self.asked.append(path)
+        return self._answers.pop(0)
+
+
+def refused(status: int, code: int, text: str) -> Answer:
+    return Answer(status, b"", encode(ErrorBody(error=text, code=code, message=text)))
+
+
+DONE = Answer(200, b"", b'{"header":{"cluster_id":"1"}}')
+
+
+def test_a_refusal_before_anything_was_proposed_is_asked_again_even_for_a_write() -> None:
+    client = Client("http://127.0.0.1:1")
+    node = Scripted(client, refused(503, 14, "etcdserver: no leader"), DONE)
+    client.put("k", "v")
+    assert node.asked == ["/v3/kv/put", "/v3/kv/put"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        refused(503, 14, "etcdserver: leader changed"),
+        refused(503, 14, "etcdserver: request timed out"),
+        refused(503, 14, "etcdserver: request timed out, possibly due to connection lost"),
+        refused(504, 4, "context deadline exceeded"),
+        refused(500, 2, "raft proposal dropped"),
+        Answer(502, b"", b"<html>Bad Gateway</html>"),
+        Answer(200, b"", b"not json"),
+    ],
+)
+def test_an_ambiguous_answer_to_a_write_stays_ambiguous_and_a_read_asks_again(answer: Answer) -> None:
+    client = Client("http://127.0.0.1:1")
+    node = Scripted(client, answer)
+    with pytest.raises(OutcomeUnknown):
+        client.put("k", "v")
+    assert node.asked == ["/v3/kv/put"]
+    if answer.status != 200:
+        Scripted(client, answer, DONE)
+        client.get("k")
+
+
+def test_an_address_that_is_not_a_store_is_refused_in_a_sentence() -> None:
+    client = Client("http://127.0.0.1:1")
+    Scripted(client, Answer(404, b"", b"<h1>It works</h1>"))
+    with pytest.raises(ServerError, match="HTTP 404: <h1>It works</h1>"):
+        client.put("k", "v")
+
+
+def test_a_transaction_that_only_reads_is_asked_again() -> None:
+    client = Client("http://127.0.0.1:1")
+    Scripted(client, refused(503, 14, "etcdserver: request timed out"), DONE)
+    client.txn((), [get_op("k")])
