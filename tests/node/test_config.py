@@ -1,0 +1,105 @@
+"""What an operator may say, and the one sentence each mistake gets."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from jobguard_store.__main__ import store
+from jobguard_store.cluster import identity_from
+from jobguard_store.config import Address, NodeConfig, Voter, address
+from jobguard_store.errors import StartupError
+
+THREE = "s1=http://127.0.0.1:1,s2=http://127.0.0.1:2,s3=http://127.0.0.1:3"
+
+
+def test_without_flags_it_is_one_node_on_2379_with_its_data_beside_it() -> None:
+    config = NodeConfig.from_flags()
+    assert config == NodeConfig()
+    assert config.listen_client_urls == config.advertise_client_urls == ("http://127.0.0.1:2379",)
+    assert config.database_path == Path("default.jobguard/node.sqlite")
+    assert config.initial_cluster == (Voter("default", ("http://127.0.0.1:2380",)),)
+
+
+def test_what_is_left_out_follows_from_what_is_not() -> None:
+    config = NodeConfig.from_flags(
+        name="s2", listen_client_urls="http://0.0.0.0:79, http://[::1]:80/", initial_cluster=THREE
+    )
+    assert config.data_dir == Path("s2.jobguard")
+    assert config.advertise_client_urls == ("http://0.0.0.0:79", "http://[::1]:80")
+    assert config.initial_advertise_peer_urls == ("http://127.0.0.1:2",)
+    assert address("http://[::1]:80") == Address("::1", 80)
+
+
+def test_a_name_given_twice_has_two_urls() -> None:
+    config = NodeConfig.from_flags(name="a", initial_cluster="a=http://h:2,b=http://h:3,a=http://h:1")
+    assert config.initial_cluster == (Voter("a", ("http://h:1", "http://h:2")), Voter("b", ("http://h:3",)))
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ({"name": ""}, "--name '' must not be empty"),
+        ({"name": "a=b"}, "--name 'a=b' must not"),
+        ({"listen_client_urls": "127.0.0.1:2379"}, "--listen-client-urls '127.0.0.1:2379' is not a URL"),
+        ({"listen_client_urls": "http://h"}, "is not a URL of the form http://host:port"),
+        ({"listen_client_urls": "http://h:99999"}, "is not a URL"),
+        ({"listen_client_urls": "http://h:1/path"}, "is not a URL"),
+        ({"listen_client_urls": ","}, "--listen-client-urls needs at least one URL"),
+        ({"listen_peer_urls": "https://h:1"}, "--listen-peer-urls 'https://h:1': https is not supported yet"),
+        ({"initial_cluster": "http://h:1"}, "--initial-cluster 'http://h:1' is not of the form name="),
+        ({"initial_cluster": "s1=h:1"}, "--initial-cluster 'h:1' is not a URL"),
+        ({"initial_cluster": THREE}, "--name 'default' is not in --initial-cluster, which names s1, s2, s3"),
+        (
+            {"initial_cluster": "default=http://h:1,b=http://h:1"},
+            "--initial-cluster names http://h:1 twice",
+        ),
+        (
+            {"name": "s1", "initial_cluster": THREE, "initial_advertise_peer_urls": "http://h:9"},
+            "--initial-advertise-peer-urls http://h:9 differs from what --initial-cluster says of 's1'",
+        ),
+        ({"heartbeat_interval": 0}, "--heartbeat-interval 0 must be at least 1"),
+        (
+            {"election_timeout": 499},
+            "--election-timeout 499 must be at least 5 times --heartbeat-interval 100",
+        ),
+        ({"election_timeout": 60_000}, "--election-timeout 60000 must be at most 50000"),
+    ],
+)
+def test_a_mistake_is_refused_in_one_sentence(flags: dict[str, str | int], sentence: str) -> None:
+    with pytest.raises(StartupError) as refusal:
+        NodeConfig.from_flags(**flags)  # type: ignore[arg-type]
+    assert sentence in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert str(refusal.value).endswith(".")
+
+
+def test_the_command_refuses_before_it_opens_anything(tmp_path: Path) -> None:
+    result = CliRunner().invoke(store, ["--data-dir", str(tmp_path / "data"), "--election-timeout", "1"])
+    assert result.exit_code == 2
+    assert "--election-timeout 1 must be at least 5 times" in result.output
+    assert not (tmp_path / "data").exists()
+
+
+def test_every_flag_may_come_from_the_environment() -> None:
+    result = CliRunner().invoke(store, [], env={"JOBGUARD_STORE_LISTEN_CLIENT_URLS": "nonsense"})
+    assert result.exit_code == 2
+    assert "--listen-client-urls 'nonsense' is not a URL" in result.output
+
+
+def test_members_agree_on_their_ids_before_they_meet() -> None:
+    configs = [NodeConfig.from_flags(name=name, initial_cluster=THREE) for name in ("s1", "s2", "s3")]
+    identities = [identity_from(config) for config in configs]
+    assert len({identity.cluster_id for identity in identities}) == 1
+    assert [identity.member_id for identity in identities] == [m.id for m in identities[0].initial_members]
+    shuffled = ",".join(reversed(THREE.split(",")))
+    assert identity_from(NodeConfig.from_flags(name="s1", initial_cluster=shuffled)) == identities[0]
+
+
+def test_another_token_makes_another_cluster() -> None:
+    one, other = (
+        identity_from(NodeConfig.from_flags(initial_cluster_token=token)) for token in ("one", "other")
+    )
+    assert one.cluster_id != other.cluster_id
+    assert one.member_id != other.member_id
+    assert 0 < one.member_id < 2**63

@@ -1,0 +1,218 @@
+"""A member alone: it leads at once, keeps what it acknowledged, and knows its own file."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from jobguard_store.config import NodeConfig
+from jobguard_store.errors import (
+    Compacted,
+    DatabaseDamaged,
+    DatabaseInUse,
+    FutureRevision,
+    LeaseNotFound,
+    ServerStopped,
+    StartupError,
+)
+from jobguard_store.machine.commands import Compact, DeleteRange, GrantLease, Put, Range, Txn
+from jobguard_store.node import Node
+from tests.node.members import Members, eventually, get, members, put, run, soon
+
+
+def test_what_was_acknowledged_is_there_after_a_restart(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with members(tmp_path, 1) as alone:
+            assert await put(alone[0], "a", "1") == 2
+            assert await put(alone[0], "a", "2") == 3
+            before = alone[0].header()
+            await alone.stop(0)
+            await alone.start(0)
+            assert await get(alone[0], "a") == "2"
+            after = alone[0].header()
+            assert (after.cluster_id, after.member_id) == (before.cluster_id, before.member_id)
+            assert after.revision == before.revision
+            assert after.term > before.term
+
+    run(story())
+
+
+def test_old_states_are_read_from_the_file_and_from_what_is_not_yet_in_it(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with members(tmp_path, 1) as alone:
+            revisions = [await put(alone[0], "a", str(number)) for number in range(20)]
+            for number, revision in enumerate(revisions):
+                assert await get(alone[0], "a", revision=revision) == str(number)
+            assert await get(alone[0], "a", revision=1) is None
+            with pytest.raises(FutureRevision):
+                await get(alone[0], "a", revision=revisions[-1] + 1)
+
+    run(story())
+
+
+def test_a_compacted_state_is_refused_and_its_rows_go(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with members(tmp_path, 1) as alone:
+            revisions = [await put(alone[0], "a", str(number)) for number in range(5)]
+            await soon(alone[0].propose(Compact(revisions[3])))
+            assert await get(alone[0], "a", revision=revisions[3]) == "3"
+            with pytest.raises(Compacted):
+                await get(alone[0], "a", revision=revisions[2])
+
+    run(story())
+
+
+def test_a_txn_may_read_the_past_beside_what_it_writes(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with members(tmp_path, 1) as alone:
+            first = await put(alone[0], "a", "old")
+            await put(alone[0], "a", "new")
+            txn = Txn(success=(Range(b"a", revision=first), Put(b"b", b"x"), Range(b"a")))
+            answer = await soon(alone[0].propose(txn))
+            then, _, now = answer.result.responses
+            assert [then.kvs[0].value, now.kvs[0].value] == [b"old", b"new"]
+            reads = await soon(
+                alone[0].read_txn(Txn(success=(Range(b"a", revision=first),)), serializable=False)
+            )
+            assert reads.result.responses[0].kvs[0].value == b"old"
+
+    run(story())
+
+
+def test_a_refusal_by_the_machine_is_raised(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with members(tmp_path, 1) as alone:
+            with pytest.raises(LeaseNotFound):
+                await put(alone[0], "a", "1", lease=7)
+            assert alone[0].header().revision == 1
+
+    run(story())
+
+
+def test_idle_rows_are_flushed_and_a_stopped_node_replays_nothing(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with members(tmp_path, 1) as alone:
+            await put(alone[0], "a", "1")
+            applied = alone[0].status().applied_index
+            await alone.stop(0)
+            node = await alone.start(0)
+            assert node.status().applied_index >= applied
+            assert await get(node, "a", serializable=True) == "1"
+
+    run(story())
+
+
+def test_leases_survive_a_restart_and_begin_their_time_again(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with members(tmp_path, 1) as alone:
+            await soon(alone[0].propose(GrantLease(7, 60)))
+            await put(alone[0], "mine", "x", lease=7)
+            await alone.stop(0)
+            node = await alone.start(0)
+            status = await soon(node.time_to_live(7))
+            assert (status.granted, status.keys) == (60, (b"mine",))
+            assert 58 <= status.remaining <= 60
+            assert await soon(node.leases()) == [7]
+
+    run(story())
+
+
+def test_stop_ends_watches_and_refuses_what_comes_after(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with members(tmp_path, 1) as alone:
+            node = alone[0]
+            watch = node.watch(b"a")
+            await alone.stop(0)
+            with pytest.raises(ServerStopped):
+                await soon(anext(watch))
+            with pytest.raises(ServerStopped):
+                await soon(node.propose(DeleteRange(b"a")))
+            with pytest.raises(ServerStopped):
+                await soon(node.read_barrier())
+            with pytest.raises(ServerStopped):
+                await soon(node.keepalive(1))
+            await node.stop()
+
+    run(story())
+
+
+def test_status_tells_of_the_file_and_the_log(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with members(tmp_path, 1) as alone:
+            await put(alone[0], "a", "1")
+            status = alone[0].status()
+            assert status.leader == alone[0].header().member_id
+            assert status.raft_index == status.applied_index
+            assert status.db_size >= status.db_size_in_use > 0
+            assert status.errors == ()
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"initial_cluster_token": "another"}, r"belongs to cluster \w+ \(s1\), but --initial-cluster"),
+        ({"initial_cluster": "s1=http://127.0.0.1:1,s2=http://127.0.0.1:2"}, "belongs to cluster"),
+    ],
+)
+def test_a_file_of_another_cluster_is_refused(tmp_path: Path, change: dict[str, str], sentence: str) -> None:
+    async def story() -> None:
+        alone = Members(tmp_path, 1)
+        await alone.start(0)
+        await alone.stop(0)
+        with pytest.raises(StartupError, match=sentence):
+            await Node.start(NodeConfig.from_flags(name="s1", data_dir=tmp_path / "s1", **change))
+        await alone.start(0)  # and nothing was left open
+        await alone.stop(0)
+
+    run(story())
+
+
+def test_a_file_of_another_member_is_refused(tmp_path: Path) -> None:
+    async def story() -> None:
+        three = Members(tmp_path, 3)
+        await three.start(0)
+        await three.stop(0)
+        other = replace(three.configs[1], data_dir=three.configs[0].data_dir)
+        with pytest.raises(StartupError, match="belongs to member 's1', but --name is 's2'"):
+            await Node.start(other)
+
+    run(story())
+
+
+def test_two_nodes_cannot_share_a_file(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with members(tmp_path, 1) as alone:
+            with pytest.raises(DatabaseInUse):
+                await Node.start(alone.configs[0])
+
+    run(story())
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    async def story() -> None:
+        alone = Members(tmp_path, 1)
+        await alone.start(0)
+        await alone.stop(0)
+        path = alone.configs[0].database_path
+        path.write_bytes(path.read_bytes()[:4096] + bytes(8192))
+        with pytest.raises(DatabaseDamaged, match=r"^[^\n]+$"):
+            await alone.start(0)
+
+    run(story())
+
+
+def test_a_node_alone_leads_before_its_first_heartbeat_is_due(tmp_path: Path) -> None:
+    async def story() -> None:
+        alone = Members(tmp_path, 1)
+        node = await Node.start(
+            replace(alone.configs[0], heartbeat_interval_ms=5000, election_timeout_ms=50_000)
+        )
+        try:
+            await eventually(lambda: node.has_leader, "leading", within=2)
+            await put(node, "a", "1")
+        finally:
+            await node.stop()
+
+    run(story())

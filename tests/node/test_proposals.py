@@ -1,0 +1,170 @@
+"""A command's life, by a clock that the test moves: no definite answer for what may still happen."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from jobguard_store.errors import (
+    LeaderChanged,
+    LeaseNotFound,
+    NoLeader,
+    RequestTimedOut,
+    ServerStopped,
+    TooManyRequests,
+)
+from jobguard_store.machine.commands import Origin, Put, decode
+from jobguard_store.machine.results import Applied, PutResult, Rows
+from jobguard_store.proposals import WAITERS_MAX, Proposals
+from tests.node.members import run
+
+DONE = Applied(PutResult(2), 2, Rows(revision=2))
+
+
+def story(test: Callable[[Proposals], None]) -> None:
+    async def told() -> None:
+        test(Proposals(member=1, boot=3, leader_wait_s=3.0, timeout_s=7.0))
+
+    run(told())
+
+
+def submit(proposals: Proposals, now: float = 0.0, value: bytes = b"") -> asyncio.Future[Applied]:
+    return proposals.submit(Put(b"k", value), now)
+
+
+def send(proposals: Proposals, term: int) -> list[bytes]:
+    return proposals.take(term)
+
+
+def test_an_answer_comes_from_the_own_apply_of_this_life() -> None:
+    def test(proposals: Proposals) -> None:
+        future = submit(proposals)
+        (data,) = send(proposals, 5)
+        origin, command = decode(data)
+        assert (origin.member, origin.boot, command) == (1, 3, Put(b"k", b""))
+        proposals.applied(Origin(2, 3, origin.sequence), DONE)
+        proposals.applied(Origin(1, 2, origin.sequence), DONE)
+        assert not future.done()
+        proposals.applied(origin, DONE)
+        assert future.result() is DONE
+        proposals.applied(origin, DONE)
+        assert len(proposals) == 0
+
+    story(test)
+
+
+def test_a_refusal_of_the_machine_is_the_answer() -> None:
+    def test(proposals: Proposals) -> None:
+        future = submit(proposals)
+        origin, _ = decode(send(proposals, 5)[0])
+        proposals.applied(origin, Applied(LeaseNotFound(), 1, Rows(revision=1)))
+        assert isinstance(future.exception(), LeaseNotFound)
+
+    story(test)
+
+
+def test_a_newer_term_in_the_log_makes_a_lost_command_certain() -> None:
+    def test(proposals: Proposals) -> None:
+        lost = submit(proposals)
+        send(proposals, 5)
+        current = submit(proposals)
+        send(proposals, 6)
+        queued = submit(proposals)
+        proposals.term_began(5)
+        assert not lost.done()
+        proposals.term_began(6)
+        assert isinstance(lost.exception(), LeaderChanged)
+        assert not current.done()
+        assert not queued.done()
+
+    story(test)
+
+
+def test_sent_and_unanswered_is_unknown_for_as_long_as_it_may_happen() -> None:
+    def test(proposals: Proposals) -> None:
+        future = submit(proposals, now=10.0)
+        send(proposals, 5)
+        proposals.tick(16.9)
+        assert not future.done()
+        proposals.tick(17.0)
+        assert isinstance(future.exception(), RequestTimedOut)
+
+    story(test)
+
+
+def test_never_sent_is_no_leader_and_gives_up_sooner() -> None:
+    def test(proposals: Proposals) -> None:
+        future = submit(proposals, now=10.0)
+        proposals.tick(12.9)
+        assert not future.done()
+        proposals.tick(13.0)
+        assert isinstance(future.exception(), NoLeader)
+        assert send(proposals, 5) == []
+
+    story(test)
+
+
+def test_refused_before_append_goes_to_the_next_leader_once_more() -> None:
+    def test(proposals: Proposals) -> None:
+        future = submit(proposals)
+        (data,) = send(proposals, 5)
+        sequence = decode(data)[0].sequence
+        proposals.refused([sequence])
+        proposals.refused([sequence])
+        proposals.term_began(6)
+        assert not future.done()
+        assert send(proposals, 6) == [], "not before the next tick"
+        proposals.tick(1.0)
+        assert send(proposals, 6) == [data]
+        proposals.tick(1.1)
+        assert send(proposals, 6) == []
+
+    story(test)
+
+
+def test_forwards_are_cut_by_size() -> None:
+    def test(proposals: Proposals) -> None:
+        for _ in range(5):
+            submit(proposals, value=bytes(400))
+        submit(proposals, value=bytes(5000))
+        sizes = []
+        for group in proposals.groups(1000):
+            sizes.append(len(group))
+            proposals.sent(group, 5)
+        assert sizes == [2, 2, 1, 1]
+
+    story(test)
+
+
+def test_stopping_tells_what_is_certain_and_no_more() -> None:
+    def test(proposals: Proposals) -> None:
+        sent = submit(proposals)
+        send(proposals, 5)
+        queued = submit(proposals)
+        proposals.stop()
+        assert isinstance(sent.exception(), RequestTimedOut)
+        assert isinstance(queued.exception(), ServerStopped)
+
+    story(test)
+
+
+def test_there_is_a_limit_to_what_waits() -> None:
+    def test(proposals: Proposals) -> None:
+        for _ in range(WAITERS_MAX):
+            submit(proposals)
+        with pytest.raises(TooManyRequests):
+            submit(proposals)
+
+    story(test)
+
+
+def test_an_asker_that_went_away_is_nobody_to_answer() -> None:
+    def test(proposals: Proposals) -> None:
+        future = submit(proposals)
+        origin, _ = decode(send(proposals, 5)[0])
+        future.cancel()
+        proposals.applied(origin, DONE)
+        proposals.tick(100.0)
+        assert len(proposals) == 0
+
+    story(test)

@@ -1,0 +1,273 @@
+"""Three members: any of them answers, one may go, a lease ends late rather than early."""
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+import pytest
+
+from jobguard_store.errors import NoLeader, OutcomeUnknown, StoreError
+from jobguard_store.machine.commands import GrantLease, Put, Range, RevokeLease
+from tests.node.members import ELECTION_MS, eventually, get, heartbeats, members, put, run, soon
+
+
+def test_any_member_takes_writes_and_answers_reads_alike(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with members(tmp_path) as three:
+            await three.leader()
+            for writer in three.running:
+                for round_ in range(5):
+                    value = f"{writer.header().member_id}/{round_}"
+                    await put(writer, "a", value)
+                    for reader in three.running:
+                        assert await get(reader, "a") == value
+            everything = Range(b"\0", b"\0")
+            answers = [await soon(node.range(everything, serializable=False)) for node in three.running]
+            assert answers[0] == answers[1] == answers[2]
+            assert len({node.header().cluster_id for node in three.running}) == 1
+            assert len({node.header().member_id for node in three.running}) == 3
+            assert len({node.header().term for node in three.running}) == 1
+
+    run(story())
+
+
+def test_many_writers_everywhere_each_count_once(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with members(tmp_path) as three:
+            await three.leader()
+            revisions: list[int] = []
+
+            async def write(number: int) -> None:
+                for _ in range(10):
+                    revisions.append(await put(three[number % 3], f"k{number}", "x"))
+
+            await asyncio.gather(*(write(number) for number in range(30)))
+            assert sorted(revisions) == list(range(2, 302))
+
+    run(story())
+
+
+def test_the_members_know_each_other(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with members(tmp_path) as three:
+            await three.leader()
+            await eventually(lambda: all(m.client_urls for n in three.running for m in n.members()))
+            lists = [node.members() for node in three.running]
+            assert lists[0] == lists[1] == lists[2]
+            assert [member.name for member in lists[0]] == ["s1", "s2", "s3"]
+            assert [member.id for member in lists[0]] == [n.header().member_id for n in three.running]
+
+    run(story())
+
+
+def test_when_the_leader_goes_the_others_go_on_and_it_comes_back(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with members(tmp_path) as three:
+            old = await three.leader()
+            await put(three[old], "a", "1")
+            term = three[old].header().term
+            await three.stop(old)
+            new = await three.leader()
+            assert new != old
+            for node in three.running:
+                assert await get(node, "a") == "1"
+            await put(three[new], "a", "2")
+            await three.start(old)
+            assert await get(three[old], "a") == "2"
+            assert three[old].header().term > term
+
+    run(story())
+
+
+def test_a_closed_connection_is_noticed_before_the_election_timeout(tmp_path: Path) -> None:
+    """The hint of a closed connection; without it an election would take one to two time-outs."""
+
+    async def story() -> None:
+        async with members(tmp_path) as three:
+            old = await three.leader()
+            follower = three[(await three.followers())[0]]
+            loop = asyncio.get_running_loop()
+            waits: list[float] = []
+            await three.stop(old)
+            since = loop.time()
+            await put(follower, "a", "1")
+            waits.append(loop.time() - since)
+            assert min(waits) < ELECTION_MS / 1000
+
+    run(story())
+
+
+def test_two_of_three_gone_is_no_leader_and_one_back_is_enough(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with members(tmp_path) as three:
+            leader = await three.leader()
+            await put(three[leader], "a", "1")
+            first, second = await three.followers()
+            await three.stop(first)
+            await three.stop(second)
+            survivor = three[leader]
+            unknown = asyncio.ensure_future(put(survivor, "a", "2"))  # appended by a leader alone: may yet be
+            await eventually(lambda: not survivor.has_leader, "stepping down")
+            refused = [put(survivor, "a", "3"), get(survivor, "a"), soon(survivor.keepalive(1))]
+            for error in await asyncio.gather(*refused, return_exceptions=True):
+                assert isinstance(error, NoLeader)
+            assert not unknown.done()
+            assert survivor.status().errors == ("etcdserver: no leader",)
+            assert await get(survivor, "a", serializable=True) == "1"
+            await three.start(first)
+            await three.leader()
+            await put(survivor, "a", "4")
+            assert await get(three[first], "a") == "4"
+            with contextlib.suppress(StoreError):
+                await soon(unknown)
+
+    run(story())
+
+
+def test_a_write_cut_off_with_its_leader_is_answered_when_the_next_one_leads(tmp_path: Path) -> None:
+    """The leader loses its quorum with a write in hand: it never commits, and that becomes certain."""
+
+    async def story() -> None:
+        async with members(tmp_path) as three:
+            leader = await three.leader()
+            first, second = await three.followers()
+            await put(three[leader], "a", "1")
+            await three.stop(first)
+            await three.stop(second)
+            cut_off = asyncio.ensure_future(three[leader].propose(Put(b"a", b"lost or not")))
+            await eventually(lambda: not three[leader].has_leader, "stepping down")
+            await three.start(first)
+            await three.start(second)
+            with contextlib.suppress(StoreError, OutcomeUnknown):
+                await soon(cut_off)
+            values = {await get(node, "a") for node in three.running}
+            assert len(values) == 1
+
+    run(story())
+
+
+def test_a_follower_sees_at_once_what_was_acknowledged_elsewhere(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with members(tmp_path) as three:
+            leader = await three.leader()
+            for number in range(50):
+                await put(three[leader], "a", str(number))
+                reads = [get(three[follower], "a") for follower in await three.followers()]
+                assert await asyncio.gather(*reads) == [str(number)] * 2
+
+    run(story())
+
+
+def test_a_watch_on_any_member_sees_every_revision_once(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with members(tmp_path) as three:
+            await three.leader()
+            await put(three[0], "a/0", "before")
+            watches = [node.watch(b"a/", b"a0", 2) for node in three.running]
+            for number in range(1, 20):
+                await put(three[number % 3], f"a/{number}", "x")
+                await put(three[number % 3], f"b/{number}", "not watched")
+            for watch in watches:
+                keys: list[bytes] = []
+                while len(keys) < 20:
+                    batch = await soon(anext(watch))
+                    keys += [event.record.key for event in batch.events]
+                assert keys == [f"a/{number}".encode() for number in range(20)]
+                await watch.aclose()
+                with pytest.raises(StopAsyncIteration):
+                    await anext(watch)
+
+    run(story())
+
+
+def test_a_watch_goes_on_over_a_restart_from_where_it_was(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with members(tmp_path) as three:
+            follower = (await three.followers())[0]
+            last = await put(three[follower], "a", "1")
+            await three.stop(follower)
+            others = await three.followers()
+            missed = [await put(three[others[0]], "a", str(number)) for number in range(2, 5)]
+            watch = (await three.start(follower)).watch(b"a", b"", last + 1)
+            seen: list[int] = []
+            while len(seen) < len(missed):
+                seen += [event.revision for event in (await soon(anext(watch))).events]
+            assert seen == missed
+
+    run(story())
+
+
+def test_a_lease_is_kept_alive_through_any_member_and_ends_after_its_ttl_without(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with members(tmp_path) as three:
+            await three.leader()
+            loop = asyncio.get_running_loop()
+            await soon(three[0].propose(GrantLease(7, 1)))
+            revision = await put(three[0], "mine", "x", lease=7)
+            watch = three[1].watch(b"mine", b"", revision + 1)
+            for number in range(6):
+                assert await soon(three[number % 3].keepalive(7)) == 1
+                renewed = loop.time()
+                status = await soon(three[(number + 1) % 3].time_to_live(7))
+                assert (status.granted, status.keys) == (1, (b"mine",))
+                await heartbeats(5)
+            (event,) = (await soon(anext(watch))).events
+            assert not event.record.version
+            assert loop.time() - renewed >= 1.0, "a lease never ends early"
+            assert await soon(three[2].keepalive(7)) == 0
+            assert (await soon(three[2].time_to_live(7))).remaining == -1
+            assert await soon(three[2].leases()) == []
+
+    run(story())
+
+
+def test_a_new_leader_gives_every_lease_its_full_time_again(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with members(tmp_path) as three:
+            leader = await three.leader()
+            loop = asyncio.get_running_loop()
+            await soon(three[leader].propose(GrantLease(7, 2)))
+            revision = await put(three[leader], "mine", "x", lease=7)
+            await heartbeats(10)
+            stopped = loop.time()
+            await three.stop(leader)
+            watch = three.running[0].watch(b"mine", b"", revision + 1)
+            await soon(anext(watch))
+            assert loop.time() - stopped >= 2.0
+
+    run(story())
+
+
+def test_revoking_a_lease_takes_its_keys_in_one_revision(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with members(tmp_path) as three:
+            await three.leader()
+            await soon(three[0].propose(GrantLease(7, 60)))
+            for key in ("a/1", "a/2", "a/3"):
+                await put(three[1], key, "x", lease=7)
+            watch = three[2].watch(b"a/", b"a0", three[1].header().revision + 1)
+            await soon(three[0].propose(RevokeLease(7)))
+            batch = await soon(anext(watch))
+            assert [event.record.key for event in batch.events] == [b"a/1", b"a/2", b"a/3"]
+            assert {event.revision for event in batch.events} == {batch.revision}
+            assert await soon(three[1].keepalive(7)) == 0
+
+    run(story())
+
+
+def test_a_member_whose_disk_was_lost_is_not_let_in_under_its_old_id(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with members(tmp_path) as three:
+            follower = (await three.followers())[0]
+            await put(three[follower], "a", "1")
+            await three.stop(follower)
+            three.configs[follower].database_path.unlink()
+            reborn = await three.start(follower)
+            failure = await soon(reborn.failed())
+            assert "ran before with data that is gone" in str(failure)
+            assert "`member remove`" in str(failure)
+            assert "`member add`" in str(failure)
+            assert reborn.header().revision == 1
+            three.nodes[follower] = None
+
+    run(story())
