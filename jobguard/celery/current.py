@@ -22,6 +22,7 @@ class Run:
     nominal_time: datetime  # when it should have happened, UTC: the same for every attempt
     attempt: int  # counts dispatches from 1; Celery's own retries stay within one
     fencing_token: int  # only grows: a resource that saw a larger one refuses this run
+    cluster_id: int  # the cluster in which the token means something
     check_held: Callable[[], None] = field(repr=False)
 
     def check(self) -> None:

@@ -141,6 +141,7 @@ class _Execution:
             nominal_time=delivery.occurrence.nominal,
             attempt=delivery.header.n,
             fencing_token=self.claim.token,
+            cluster_id=self.child.client.cluster_id(),
             check_held=self._check,
         )
 

@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 
 import jobguard
 from jobguard.demo import outbox
-from jobguard.fencing.sqlalchemy import guard
+from jobguard.fencing.sqlalchemy import create_guards, fence
 
 RECIPIENTS = ("ada@example.org", "barbara@example.org", "edsger@example.org", "grace@example.org")
 FIRST_SENDER = "digest@example.org"
@@ -45,7 +45,7 @@ def send_digest() -> int:
     # The guard is advanced before the first read: from here on a predecessor that still runs somewhere
     # cannot slip an e-mail in between what we read and what we send.
     with outbox_engine().begin() as tx:
-        guard(tx, f"outbox/{occurrence}", run.fencing_token)
+        fence(tx, f"outbox/{occurrence}", run)
         done = {email.recipient for email in outbox.sent(tx, occurrence)}
     for recipient in RECIPIENTS:
         if recipient not in done:
@@ -57,7 +57,7 @@ def deliver(run: "jobguard.Run", occurrence: str, recipient: str) -> None:
     """Send one e-mail, slowly; refused if a newer run of this occurrence has taken over."""
     time.sleep(float(os.environ.get("JOBGUARD_DEMO_SECONDS_PER_EMAIL", "0.5")))
     with outbox_engine().begin() as tx:
-        guard(tx, f"outbox/{occurrence}", run.fencing_token)
+        fence(tx, f"outbox/{occurrence}", run)
         outbox.send(
             tx,
             outbox.Email(
@@ -74,7 +74,9 @@ def deliver(run: "jobguard.Run", occurrence: str, recipient: str) -> None:
 @cache
 def outbox_engine() -> Engine:
     """This process's own connection pool to the outbox."""
-    return outbox.open_outbox(Path(os.environ.get("JOBGUARD_DEMO_OUTBOX", ".demo/outbox.sqlite")))
+    engine = outbox.open_outbox(Path(os.environ.get("JOBGUARD_DEMO_OUTBOX", ".demo/outbox.sqlite")))
+    create_guards(engine)
+    return engine
 
 
 @cache

@@ -8,6 +8,7 @@ import secrets
 import shutil
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -64,7 +65,7 @@ def run(stage: Stage, teller: Teller, play: bool) -> bool:
     for line in stage.start():
         teller.say(line)
     with Client(list(stage.endpoints.values()), namespace="demo") as client:
-        with Config(JOB, client=client) as config:
+        with closing(Config(JOB, client=client)) as config:
             config["sender"] = FIRST_SENDER
         account = Account(client, stage, teller.say)
         try:

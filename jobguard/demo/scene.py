@@ -12,7 +12,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -120,7 +120,7 @@ class Scene:
 
     def change_the_sender(self) -> None:
         self.say(f"act 5: change the e-mails' sender to {NEW_SENDER}, for all workers, without a restart")
-        with Config(JOB, client=self.client) as config:
+        with closing(Config(JOB, client=self.client)) as config:
             config["sender"] = NEW_SENDER
 
         def seen() -> set[str] | None:
