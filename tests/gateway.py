@@ -50,7 +50,8 @@ class Gateway:
     def __init__(self, url: str) -> None:
         self.url = url
         parts = urlsplit(url)
-        assert parts.hostname and parts.port
+        assert parts.hostname
+        assert parts.port
         self._address = (parts.hostname, parts.port)
         self._connection = http.client.HTTPConnection(*self._address, timeout=PATIENCE_S)
 

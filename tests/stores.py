@@ -125,17 +125,21 @@ def running(kind: Kind, directory: Path, nodes: int = 1, extra: Sequence[str] = 
 @contextmanager
 def etcd(size: int = 1) -> Iterator[list[Node]]:
     """Real etcd as an oracle: it leaves out its disk syncs, for it is to answer, not to survive."""
-    with tempfile.TemporaryDirectory(prefix="jobguard-test-") as directory:
-        with running("etcd", Path(directory), size, ["--unsafe-no-fsync"]) as cluster:
-            yield cluster.nodes
+    with (
+        tempfile.TemporaryDirectory(prefix="jobguard-test-") as directory,
+        running("etcd", Path(directory), size, ["--unsafe-no-fsync"]) as cluster,
+    ):
+        yield cluster.nodes
 
 
 @contextmanager
 def nodes(size: int = 1, extra: Sequence[str] = ()) -> Iterator[list[Node]]:
     """Our own nodes, on files that go with them."""
-    with tempfile.TemporaryDirectory(prefix="jobguard-test-") as directory:
-        with running("jobguard", Path(directory), size, extra) as cluster:
-            yield cluster.nodes
+    with (
+        tempfile.TemporaryDirectory(prefix="jobguard-test-") as directory,
+        running("jobguard", Path(directory), size, extra) as cluster,
+    ):
+        yield cluster.nodes
 
 
 def make(kind: Kind, directory: Path, nodes: int = 1, extra: Sequence[str] = ()) -> Cluster:

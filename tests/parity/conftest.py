@@ -1,0 +1,33 @@
+"""The oracle, real etcd 3.5, and our node beside it. One of each serves a whole module."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.gateway import Gateway
+from tests.stores import etcd, nodes
+
+SEED = int(os.environ.get("JOBGUARD_TEST_SEED", "20261124"))
+
+
+def pytest_report_header() -> str:
+    return f"parity seed: JOBGUARD_TEST_SEED={SEED}"
+
+
+@pytest.fixture(scope="module")
+def oracle() -> Iterator[Gateway]:
+    with etcd() as [store], store.gateway() as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="module")
+def other_oracle() -> Iterator[Gateway]:
+    with etcd() as [store], store.gateway() as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="module")
+def ours() -> Iterator[Gateway]:
+    with nodes() as [store], store.gateway() as gateway:
+        yield gateway

@@ -1,0 +1,27 @@
+"""The harness itself: two real etcds must agree, or a disagreement with ours would mean nothing."""
+
+from hypothesis import HealthCheck, given, seed, settings
+
+from tests.gateway import Gateway, b64
+from tests.parity.conftest import SEED
+from tests.parity.replay import At, Call, Step, Watch, replay
+from tests.parity.requests import sequence
+
+
+def test_two_etcds_agree(oracle: Gateway, other_oracle: Gateway) -> None:
+    other_oracle.put("elsewhere")  # absolute revisions differ from here on, as ours will
+
+    @seed(SEED)
+    @settings(max_examples=25, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(sequence)
+    def agree(steps: list[Step]) -> None:
+        assert replay(oracle, steps) == replay(other_oracle, steps)
+
+    agree()
+
+
+def test_the_harness_sees_a_difference(oracle: Gateway, other_oracle: Gateway) -> None:
+    put = Call("/v3/kv/put", {"key": b64("a"), "value": b64("1")})
+    other = Call("/v3/kv/put", {"key": b64("a"), "value": b64("2")})
+    for last in (Call("/v3/kv/range", {"key": b64("a")}), Watch({"key": b64("a"), "start_revision": At(1)})):
+        assert replay(oracle, [put, last]) != replay(other_oracle, [other, last])
