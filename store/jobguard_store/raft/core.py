@@ -37,9 +37,6 @@ from jobguard_store.raft.progress import Progress, State
 from jobguard_store.raft.quorum import Outcome, majority, majority_holds, tally
 from jobguard_store.raft.reads import ReadRounds
 
-BATCH_BYTES_MAX = 1024 * 1024  # of data in one AppendEntries
-COMMITTED_ENTRIES_MAX = 1024  # in one Ready, so that a long replay leaves the node time for its peers
-
 
 class Role(Enum):
     FOLLOWER = "follower"
@@ -64,6 +61,11 @@ class Randomness(Protocol):
 
 class Raft:
     """One voter. Ask `has_ready()` after every turn, and carry out each Ready in its order."""
+
+    append_bytes_max = 1024 * 1024  # of data in one AppendEntries
+    append_entries_max = 4096  # .. so that what is measured stays bounded
+    in_flight_max = 128  # appends to one peer: what one that stopped answering may cost in memory
+    committed_max = 1024  # entries in one Ready, so that a long replay leaves the node time for its peers
 
     def __init__(
         self,
@@ -288,7 +290,7 @@ class Raft:
 
     def _hand_out_committed(self) -> tuple[Entry, ...]:
         first = self._handed_commit + 1
-        self._handed_commit = min(self.commit_index, self._handed_commit + COMMITTED_ENTRIES_MAX)
+        self._handed_commit = min(self.commit_index, self._handed_commit + self.committed_max)
         return self.log.slice(first, self._handed_commit) if first <= self._handed_commit else ()
 
     @property
@@ -441,7 +443,7 @@ class Raft:
         self._elapsed = 0
         self._hurry_ticks = 0
         first = self.log.last_index + 1
-        self._progress = {peer: Progress(next_index=first) for peer in self._peers}
+        self._progress = {peer: Progress(first, self.in_flight_max) for peer in self._peers}
         # Earlier terms' entries commit only under one of our own (5.4.2), and until it is committed we do
         # not know how far they are: no read before that (8).
         self.log.extend([Entry(first, self.term, EntryKind.NOOP, b"")])
@@ -466,7 +468,7 @@ class Raft:
     def _send_appends(self, peer: int, progress: Progress) -> None:
         last_index = self.log.last_index
         while progress.next_index <= last_index and progress.may_append:
-            entries = self.log.batch(progress.next_index, BATCH_BYTES_MAX)
+            entries = self.log.batch(progress.next_index, self.append_entries_max, self.append_bytes_max)
             self._send_append(peer, progress, entries)
             progress.sent(entries[-1].index, self.commit_index)
         commit = min(progress.match, self.commit_index)

@@ -17,8 +17,6 @@ from collections.abc import Sequence
 
 from jobguard_store.raft.messages import Entry, EntryId
 
-BATCH_ENTRIES_MAX = 4096  # bounds the slice that is measured before it is trimmed to bytes
-
 
 class RaftLog:
     def __init__(self, base: EntryId, entries: Sequence[Entry]) -> None:
@@ -63,12 +61,12 @@ class RaftLog:
         offset = self.base.index + 1
         return tuple(self._entries[first - offset : last + 1 - offset])
 
-    def batch(self, first: int, bytes_max: int) -> tuple[Entry, ...]:
+    def batch(self, first: int, entries_max: int, bytes_max: int) -> tuple[Entry, ...]:
         """Entries from `first` on, at least one, as many as fit into `bytes_max` of data."""
         made = self._batch
         if made and made[0].index == first and made[-1].index == self.last_index:
             return made
-        entries = self.slice(first, min(self.last_index, first + BATCH_ENTRIES_MAX - 1))
+        entries = self.slice(first, min(self.last_index, first + entries_max - 1))
         size = sum([len(entry.data) for entry in entries])
         if size > bytes_max:
             size, fitting = 0, 0

@@ -10,8 +10,6 @@ REPLICATE  we do: appends are sent without waiting, as if each arrived, up to a 
 from collections import deque
 from enum import Enum
 
-IN_FLIGHT_MAX = 128  # appends, each up to a batch: what a peer that stopped answering can cost in memory
-
 
 class State(Enum):
     PROBE = "probe"
@@ -19,7 +17,8 @@ class State(Enum):
 
 
 class Progress:
-    def __init__(self, next_index: int) -> None:
+    def __init__(self, next_index: int, in_flight_max: int) -> None:
+        self._in_flight_max = in_flight_max
         self.state = State.PROBE
         self.match = 0  # known to be equal, and durable there
         self.next_index = next_index  # the first entry the next append will carry
@@ -32,7 +31,7 @@ class Progress:
     def may_append(self) -> bool:
         if self.state is State.PROBE:
             return not self._probed
-        return len(self._in_flight) < IN_FLIGHT_MAX
+        return len(self._in_flight) < self._in_flight_max
 
     def sent(self, last: int, commit_index: int) -> None:
         """An append that ends in `last` went out."""

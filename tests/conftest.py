@@ -1,0 +1,12 @@
+"""Options of the whole suite."""
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--rewrite",
+        action="store_true",
+        help="accept what the scenarios say now: write it into their files, and review the diff",
+    )
+    parser.addoption("--seed", type=int, help="replay this one simulated history instead of the usual ones")
