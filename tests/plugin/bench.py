@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import redis
+from celery import Celery
 
 from jobguard import planning
 from jobguard.client import Client
@@ -63,6 +64,14 @@ def broker(directory: Path) -> Iterator[str]:
         process.wait(10)
 
 
+def is_running(pid: int) -> bool:
+    """Not gone, and not a zombie that waits for its parent."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def _answers(connection: "redis.Redis") -> bool:
     try:
         return bool(connection.ping())
@@ -87,19 +96,12 @@ class WorkerProcess:
         assert self.process.poll() is None, self.log
 
     def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
+        self.process.kill()
         self.process.wait(10)
 
     def stop(self) -> int:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)
-            self.process.terminate()
-            try:
-                self.process.wait(15)
-            except subprocess.TimeoutExpired:
-                self.kill()
-                raise AssertionError(f"{self.name} ignores SIGTERM:\n{self.log[-3000:]}") from None
-        return self.process.wait()
+        self.process.terminate()
+        return self.process.wait(15)
 
 
 @dataclass
@@ -126,6 +128,7 @@ class Bench:
             "PYTHONUNBUFFERED": "1",
             "TEST_BROKER": self.broker,
             "TEST_STORE": self.store.url,
+            "TEST_NAMESPACE": self.namespace,
             "TEST_JOURNAL": str(self.journal_path),
             "TMPDIR": str(self.directory),
             **extra,
@@ -154,26 +157,38 @@ class Bench:
         return worker
 
     def close(self) -> None:
+        """Bodies may still wait for their gates; the children die with their parents."""
         for worker in self.workers:
-            worker.stop()
+            worker.kill()
+
+    def children(self, worker: WorkerProcess) -> list[int]:
+        """The pool processes of a worker."""
+        listed = Path(f"/proc/{worker.process.pid}/task/{worker.process.pid}/children").read_text()
+        return [int(pid) for pid in listed.split()]
+
+    def shared_files(self, pattern: str) -> list[Path]:
+        """What the workers of this bench and their children share."""
+        return list(self.directory.glob(f"jobguard-*/{pattern}"))
 
     # --- the broker ---
 
-    def send(
-        self, occurrence: Occurrence, task: str, n: int = 1, *args: Any, task_id_: str = "", **options: Any
-    ) -> str:
+    def send(self, occurrence: Occurrence, task: str, n: int = 1, *args: Any, **options: Any) -> str:
         """Publish attempt n, as a beat does."""
-        from celery import Celery
+        return self._publish(
+            task,
+            args,
+            task_id=task_id(self.namespace, occurrence, n),
+            headers={HEADER: header(self.namespace, occurrence, n)},
+            **options,
+        )
 
+    def send_plain(self, number: int) -> str:
+        """Publish a task that nobody scheduled."""
+        return self._publish("plain", (number,))
+
+    def _publish(self, task: str, args: Sequence[Any], **options: Any) -> str:
         with Celery("sender", broker=self.broker, backend=self.broker, set_as_current=False) as app:
-            sent = app.send_task(
-                task,
-                args,
-                task_id=task_id_ or task_id(self.namespace, occurrence, n),
-                headers={HEADER: header(self.namespace, occurrence, n)},
-                **options,
-            )
-        return str(sent.id)
+            return str(app.send_task(task, args, **options).id)
 
     def result(self, task_id: str) -> dict[str, Any] | None:
         with redis.Redis.from_url(self.broker) as connection:

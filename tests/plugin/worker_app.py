@@ -19,10 +19,12 @@ app = Celery("worker_app", broker=os.environ["TEST_BROKER"], backend=os.environ[
 app.conf.update(
     broker_connection_retry_on_startup=True,
     worker_prefetch_multiplier=1,
+    jobguard_namespace=os.environ["TEST_NAMESPACE"],
     jobguard_endpoints=[os.environ["TEST_STORE"]],
     jobguard_session_ttl=float(os.environ.get("TEST_TTL", "3")),
     jobguard_claim_timeout=float(os.environ.get("TEST_CLAIM_TIMEOUT", "10")),
     jobguard_timeout=2,
+    worker_pool_start_method=os.environ.get("TEST_START_METHOD", "fork"),
     jobguard_jobs={"unstoppable": {"on_suspect": "continue"}},
 )
 jobguard.install(app)
@@ -94,7 +96,7 @@ def cling(gate: str) -> None:
     try:
         wait_for(gate)
         note("finished")
-    except Exception:
+    except Exception:  # noqa: BLE001 - that is the test
         note("swallowed")
 
 
@@ -105,7 +107,7 @@ def cling_to_all(gate: str) -> None:
     while True:
         try:
             wait_for(gate)
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - even more so
             note("swallowed")
 
 
@@ -113,6 +115,26 @@ def cling_to_all(gate: str) -> None:
 def limited(gate: str) -> None:
     note("started")
     wait_for(gate)
+
+
+@app.task(name="unstoppable")
+def unstoppable(gate: str) -> None:
+    note("started")
+    wait_for(gate)
+    note("finished")
+
+
+@app.task(name="check")
+def check(gate: str) -> None:
+    """Asks whether it still holds, as a careful body does."""
+    note("started")
+    wait_for(gate)
+    try:
+        jobguard.current().check()
+    except jobguard.LockLost:
+        note("refused")
+        raise
+    note("finished")
 
 
 @app.task(name="plain")

@@ -1,0 +1,36 @@
+"""One broker and one store for all of the plugin's tests; a namespace and an empty queue for each."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.plugin.bench import Bench, broker
+from tests.stores import Node, etcd
+
+_number = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def store() -> Iterator[Node]:
+    with etcd() as (node,):
+        yield node
+
+
+@pytest.fixture(scope="session")
+def broker_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with broker(tmp_path_factory.mktemp("broker")) as url:
+        yield url
+
+
+@pytest.fixture
+def bench(tmp_path: Path, store: Node, broker_url: str) -> Iterator[Bench]:
+    with redis.Redis.from_url(broker_url) as connection:
+        connection.flushdb()
+    bench = Bench(tmp_path, store, broker_url, namespace=f"test {next(_number)}")
+    try:
+        yield bench
+    finally:
+        bench.close()
