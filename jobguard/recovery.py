@@ -108,7 +108,8 @@ def _lost(record: Open, attempt: Attempt, now: datetime) -> Step:
 
 def _late(record: Open, workers: Workers) -> Step:
     if record.published == 0:
-        return End(Verdict.LATE, "could not be published before its deadline")
+        turn = "its turn did not come" if record.overlap == "wait" else "it could not be published"
+        return End(Verdict.LATE, f"{turn} before its deadline")
     if workers is Workers.UNKNOWN:
         return AskWorkers()
     if workers is Workers.MIXED:

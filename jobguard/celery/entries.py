@@ -17,7 +17,7 @@ from celery import schedules as celery_schedules
 from jobguard.errors import ConfigurationError
 from jobguard.policy import Policy, policies
 from jobguard.records import Done, Occurrence, Open, Schedule, Verdict
-from jobguard.schedule import Cron, Every, Missed, Times, start_deadline
+from jobguard.schedule import DAY, GRACE, Cron, Every, Missed, Times, start_deadline
 from jobguard.settings import Settings
 
 _PLANNABLE = "use a crontab or an interval, or leave it to a beat of its own"
@@ -52,23 +52,27 @@ class Job:
             policy=policy,
         )
 
-    def opened(self, nominal: datetime, now: datetime, *, caught_up: bool, planner: str) -> Open:
-        """One occurrence, about to be published by `planner`; one that must wait its turn, by nobody yet."""
+    def opened(self, nominal: datetime, now: datetime, *, several: bool, planner: str) -> Open:
+        """One occurrence, about to be published by `planner`; one that must wait its turn, by nobody yet.
+
+        If `several` are caught up at once, they run one after the other instead of skipping each other.
+        """
         overlap = self.policy.overlap
-        if overlap == "queue-one" or (overlap == "skip" and caught_up):
-            overlap = (
-                "wait"  # those that are caught up run one after the other instead of skipping each other
-            )
+        deadline = start_deadline(self.times, nominal, now, self.policy.start_deadline)
+        if overlap == "queue-one" or (overlap == "skip" and several):
+            overlap = "wait"
+        if several and self.policy.start_deadline is None:
+            deadline = now + DAY
         return Open(
             n=1,
             r=0,
             job=self.name,
             nominal=nominal,
             task=self.task,
-            trigger="catch-up" if caught_up else "schedule",
+            trigger="catch-up" if several or now - nominal > GRACE else "schedule",
             overlap=overlap,
             reruns=self.reruns,
-            deadline=start_deadline(self.times, nominal, now, self.policy.start_deadline),
+            deadline=deadline,
             planner="" if overlap == "wait" else planner,
         )
 

@@ -24,7 +24,7 @@ from jobguard import planning
 from jobguard.celery.entries import Job, ended, occurrence_text
 from jobguard.client import Client
 from jobguard.records import Cursor, Done, Keys, Open, Schedule, Verdict
-from jobguard.schedule import GRACE, Due, due
+from jobguard.schedule import Due, due
 from jobguard.steps import Deposed, Fence, Seen, Transaction, Written, seen
 
 logger = get_logger("jobguard.beat")
@@ -165,8 +165,7 @@ class Leader:
         dones = [job.missed(each, now, self.nonce) for each in found.missed]
         waiting = job.policy.overlap == "queue-one" and self._one_waits(job.name)
         for nominal in found.starts:
-            caught_up = len(found.starts) > 1 or now - nominal > GRACE
-            record = job.opened(nominal, now, caught_up=caught_up, planner=self.nonce)
+            record = job.opened(nominal, now, several=len(found.starts) > 1, planner=self.nonce)
             if record.deadline and record.deadline <= now:
                 reason = "no beat led before its start_deadline"
                 dones.append(ended(record, Verdict.MISSED, reason, now, self.nonce))

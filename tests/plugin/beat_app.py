@@ -1,21 +1,46 @@
-"""The app of the beat tests: its schedule and settings come from the environment, its task does nothing."""
+"""The app of the beat tests: schedule and settings come from the environment; guarded if TEST_GUARD says so.
+
+Its task writes down each run, and waits for a gate on its first run if there is one.
+"""
 
 import json
 import os
+import time
+from pathlib import Path
+from typing import Any
 
 from celery import Celery
 
+import jobguard
+
 app = Celery("beats", broker=os.environ["TEST_BROKER"])
 app.conf.broker_connection_retry_on_startup = True
-app.conf.beat_scheduler = "jobguard"
+app.conf.worker_prefetch_multiplier = 1
+if not os.environ.get("TEST_STOCK_BEAT"):
+    app.conf.beat_scheduler = "jobguard"
+app.conf.jobguard_namespace = os.environ["TEST_NAMESPACE"]
 app.conf.jobguard_endpoints = [os.environ["TEST_STORE"]]
-app.conf.jobguard_session_ttl = float(os.environ.get("TEST_TTL", "3"))
+app.conf.jobguard_session_ttl = float(os.environ.get("TEST_TTL", "2"))
 app.conf.jobguard_jobs = json.loads(os.environ.get("TEST_JOBS", "{}"))
 app.conf.beat_schedule = {
     name: {"task": "beats.work", "schedule": period}
     for name, period in json.loads(os.environ.get("TEST_SCHEDULE", '{"work": 1.0}')).items()
 }
+if os.environ.get("TEST_GUARD"):
+    jobguard.install(app)
 
 
-@app.task(name="beats.work")
-def work() -> None: ...
+@app.task(name="beats.work", bind=True)
+def work(self: Any) -> None:
+    header = getattr(self.request, "jobguard", {"nominal": "", "n": 1})
+    line = {
+        "id": self.request.id,
+        "worker": self.request.hostname,
+        "nominal": header["nominal"],
+        "n": header["n"],
+    }
+    with Path(os.environ["TEST_JOURNAL"]).open("a") as journal:
+        journal.write(json.dumps(line) + "\n")
+    gate = os.environ.get("TEST_GATE")
+    while gate and header["n"] == 1 and not Path(gate).exists():
+        time.sleep(0.02)

@@ -1,53 +1,26 @@
 """Beats as their operators run them: killed, stopped, cut off from the store; beside workers old and new."""
 
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
-import redis
 
-from jobguard.records import Done, Verdict, decode, task_id
+from jobguard.records import Done, Occurrence, Verdict, decode, task_id
 from tests.plugin.beats import BeatProcess, Beats, beats
-from tests.plugin.bench import Bench, broker, until
-from tests.stores import Node, etcd
+from tests.plugin.bench import Bench, until
+from tests.stores import etcd
 
-TTL_S = 3
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[Node]:
-    with etcd() as nodes:
-        yield nodes[0]
-
-
-@pytest.fixture(scope="module")
-def broker_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with broker(tmp_path_factory.mktemp("broker")) as url:
-        yield url
+TTL_S = 2
 
 
 @pytest.fixture
-def stage(
-    tmp_path: Path,
-    store: Node,
-    broker_url: str,
-    request: pytest.FixtureRequest,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Beats]:
-    namespace = request.node.name
-    monkeypatch.setenv("JOBGUARD_NAMESPACE", namespace)
-    with redis.Redis.from_url(broker_url) as connection:
-        connection.flushall()
-    bench = Bench(tmp_path, store, broker_url, namespace)
-    try:
-        with beats(bench) as found:
-            yield found
-    finally:
-        bench.close()
+def stage(bench: Bench) -> Iterator[Beats]:
+    with beats(bench) as found:
+        yield found
 
 
 def two_beats(stage: Beats) -> tuple[BeatProcess, BeatProcess]:
@@ -129,8 +102,6 @@ def test_a_follower_that_is_stopped_leaves_the_queue_at_once(stage: Beats) -> No
 
 def test_a_leader_that_was_frozen_plans_nothing_more(stage: Beats) -> None:
     """SIGSTOP past the lease, then SIGCONT: its fence is gone, whatever its own memory says."""
-    import signal
-
     leader, follower = two_beats(stage)
     stage.wait_for_messages(1)
     leader.process.send_signal(signal.SIGSTOP)
@@ -144,12 +115,8 @@ def test_a_leader_that_was_frozen_plans_nothing_more(stage: Beats) -> None:
     assert_no_message_twice(stage)
 
 
-def test_without_the_store_nothing_is_published_and_with_it_again_it_goes_on(
-    tmp_path: Path, broker_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with redis.Redis.from_url(broker_url) as connection:
-        connection.flushall()
-    with etcd() as nodes, beats(Bench(tmp_path, nodes[0], broker_url)) as stage:
+def test_without_the_store_nothing_is_published_and_with_it_again_it_goes_on(bench: Bench) -> None:
+    with etcd() as nodes, beats(Bench(bench.directory, nodes[0], bench.broker)) as stage:
         beat = stage.start()
         stage.wait_for_messages(2)
         nodes[0].pause()
@@ -177,24 +144,78 @@ def test_a_misspelt_policy_ends_beat_with_a_suggestion(stage: Beats) -> None:
     assert "did you mean 'work'?" in beat.log
 
 
+# --- with workers ---
+
+
+def verdicts(stage: Beats) -> list[Done]:
+    keys, client = stage.bench.keys, stage.bench.client
+    return [decode(kv.value, Done) for kv in client.prefix(keys.prefix("done", "work")).kvs]
+
+
+def wait_for_verdicts(stage: Beats, count: int) -> list[Done]:
+    return until(lambda: found if len(found := verdicts(stage)) >= count else None, f"{count} verdicts")
+
+
+def runs_per_occurrence(stage: Beats) -> Counter[str]:
+    return Counter(line["nominal"] for line in stage.bench.journal())
+
+
+def test_a_run_whose_worker_is_killed_is_dispatched_again_from_the_store(stage: Beats) -> None:
+    """The broker got its acknowledgement before the body began: only the store remembers."""
+    gate = stage.bench.gate("first")
+    guarded = {"TEST_GUARD": "1", "TEST_GATE": str(gate)}
+    victim = stage.bench.worker(app="tests.plugin.beat_app", **guarded)
+    jobs = {"work": {"on_lost": {"rerun": 3}, "overlap": "skip"}}
+    beat = stage.start(TEST_SCHEDULE={"work": 1.0}, TEST_JOBS=jobs)
+    first = until(lambda: next(iter(stage.bench.journal()), None), "the first run")
+    victim.kill()
+    gate.touch()
+    stage.bench.worker(app="tests.plugin.beat_app", **guarded)
+    again = until(
+        lambda: next((line for line in stage.bench.journal() if line["n"] == 2), None), "the second attempt"
+    )
+    assert again["nominal"] == first["nominal"]
+    assert again["id"] != first["id"]
+    keys = stage.bench.keys
+    occurrence = next(each for each in planned(stage) if f"{each:%Y-%m-%dT%H:%M:%SZ}" == first["nominal"])
+    done = stage.bench.verdict(Occurrence("work", occurrence))
+    assert (done.verdict, done.n, done.lost) == (Verdict.RAN, 2, 1)
+    beat.terminate()
+    assert stage.bench.client.get(keys.running(Occurrence("work", occurrence))) is None
+    assert max(runs_per_occurrence(stage).values()) == 2
+    assert_every_second_once(stage)
+
+
 # --- the roll-out: a run must never happen more often than under stock beat ---
 
 
-def test_beat_first_every_occurrence_is_published_once_and_the_unguarded_worker_is_named(
-    stage: Beats,
-) -> None:
-    worker = stage.bench.worker(app="tests.plugin.beat_app")
-    stage.start(TEST_SCHEDULE={"work": 2.0}, TEST_JOBS={"work": {"start_deadline": 3}})
-    keys, client = stage.bench.keys, stage.bench.client
-
-    def verdicts() -> list[Done]:
-        return [decode(kv.value, Done) for kv in client.prefix(keys.prefix("done", "work")).kvs]
-
-    done = until(lambda: found if len(found := verdicts()) >= 2 else None, "verdicts")
+def test_beat_first_each_is_published_once_and_the_unguarded_worker_is_named(stage: Beats) -> None:
+    stage.bench.worker(app="tests.plugin.beat_app")
+    beat = stage.start(TEST_SCHEDULE={"work": 1.0}, TEST_JOBS={"work": {"start_deadline": 1}})
+    done = wait_for_verdicts(stage, 2)
     assert {each.verdict for each in done} == {Verdict.UNCLAIMED}
     assert "w1@test" in done[0].reason
-    assert "w1@test answers but does not guard" in stage.beats[0].log
-    stage.beats[0].terminate()
-    received = [line for line in worker.log.splitlines() if "beats.work[" in line and "received" in line]
-    ids = Counter(line.split("beats.work[")[1].split("]")[0] for line in received)
-    assert set(ids.values()) == {1}
+    assert "w1@test answers but does not guard" in beat.log
+    beat.terminate()
+    assert set(runs_per_occurrence(stage).values()) == {1}
+
+
+def test_half_upgraded_each_runs_once_wherever_it_lands(stage: Beats) -> None:
+    stage.bench.worker(app="tests.plugin.beat_app")
+    stage.bench.worker(app="tests.plugin.beat_app", TEST_GUARD="1")
+    jobs = {"work": {"start_deadline": 1, "overlap": "allow"}}
+    beat = stage.start(TEST_SCHEDULE={"work": 0.5}, TEST_JOBS=jobs)
+    until(lambda: len({line["worker"] for line in stage.bench.journal()}) == 2, "both had some")
+    until(lambda: len({each.verdict for each in verdicts(stage)}) == 2, "both kinds of verdict")
+    beat.terminate()
+    assert set(runs_per_occurrence(stage).values()) == {1}
+    ran = {each.occurrence.stamp for each in verdicts(stage) if each.verdict is Verdict.RAN}
+    by = {line["nominal"]: line["worker"] for line in stage.bench.journal()}
+    assert {by[stamp] for stamp in ran} == {"w2@test"}
+
+
+def test_workers_first_a_stock_beat_runs_every_occurrence_once(stage: Beats) -> None:
+    stage.bench.worker(app="tests.plugin.beat_app", TEST_GUARD="1")
+    stage.start(TEST_STOCK_BEAT="1", TEST_SCHEDULE={"work": 0.5})
+    until(lambda: len(stage.bench.journal()) >= 4, "runs")
+    assert set(Counter(line["id"] for line in stage.bench.journal()).values()) == {1}

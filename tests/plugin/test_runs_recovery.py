@@ -85,7 +85,7 @@ def test_where_an_unguarded_worker_may_have_run_it_the_verdict_says_so() -> None
 
 def test_one_that_could_never_be_published_is_late_without_asking_anybody() -> None:
     ended = needs(opened(), 3603)
-    assert ended == End(Verdict.LATE, "could not be published before its deadline")
+    assert ended == End(Verdict.LATE, "it could not be published before its deadline")
 
 
 # --- running, lost ---
