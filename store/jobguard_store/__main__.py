@@ -9,6 +9,7 @@ Never                goes on after an error nobody expected: the durable log is 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -86,6 +87,9 @@ async def run(config: NodeConfig) -> None:
     except BaseException:
         await node.stop()
         raise
+    # What was loaded stays. The collector need not walk it again and again, which takes 0.1 s per million.
+    gc.collect()
+    gc.freeze()
     urls = ", ".join(config.advertise_client_urls)
     log.info("ready: member %s serves clients at %s", config.name, urls)
     waits = {asyncio.ensure_future(stopped.wait()), asyncio.ensure_future(node.failed())}

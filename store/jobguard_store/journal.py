@@ -87,6 +87,10 @@ class Journal:
             while await self._writer.call(self._database.reclaim):
                 pass
 
+    def abandon(self) -> None:
+        """After an unexpected error nothing more is handed to the writer."""
+        self._closed = True
+
     async def close(self) -> None:
         """Write what is applied, so that the next start has less to replay."""
         self.flush()

@@ -107,7 +107,8 @@ class Replica:
         self._applied_term = 0
         self._leadership: tuple[int | None, int] = (None, 0)
         self._turn_due = False
-        self._ended = False
+        self._ended = False  # no turn any more
+        self._closed = False
         self._ticks = 0
         self._background: set[asyncio.Task[None]] = set()
 
@@ -417,7 +418,7 @@ class Replica:
     @classmethod
     async def start(cls, config: NodeConfig) -> Self:
         """Raises StartupError, having left nothing open."""
-        writer, database = Writer(), None
+        writer, database, replica = Writer(), None, None
         try:
             database = await writer.call(lambda: Database.open(config.database_path))
             loaded = await writer.call(database.load)
@@ -429,7 +430,10 @@ class Replica:
             replica = cls(config, loaded.identity or identity, loaded, database, writer)
             await replica._join()
         except BaseException:
-            await writer.stop(database.close if database is not None else None)
+            if replica is not None:
+                await replica.stop()
+            else:
+                await writer.stop(database.close if database is not None else None)
             raise
         return replica
 
@@ -448,15 +452,16 @@ class Replica:
     def fail(self, error: BaseException) -> None:
         """Nothing more leaves this node; whoever awaits `failure` ends the process."""
         self._ended = True
+        self._journal.abandon()
         self._transport.close()
         if not self.failure.done():
             self.failure.set_result(error)
 
     async def stop(self) -> None:
         """Idempotent. Whoever waits is told what is certain, and no more."""
-        if self._ended:
+        if self._closed:
             return
-        self._ended = True
+        self._closed = self._ended = True
         for task in self._background:
             task.cancel()
         self.watchers.stop()

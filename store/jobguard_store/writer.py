@@ -88,10 +88,10 @@ class Writer:
     async def stop(self, last: Callable[[], None] | None = None) -> None:
         """End after everything that is queued, `last` at the very end; a full disk is not waited for."""
         self._stopping.set()
-        if last is not None:
-            self._queue.put(_Call(last, self._loop.create_future()))
         self._queue.put(_Stop())
         await asyncio.to_thread(self._thread.join)
+        if last is not None:
+            await asyncio.to_thread(last)
 
     # --- on the thread ----------------------------------------------------------------------------
 

@@ -1,10 +1,13 @@
 """A member alone: it leads at once, keeps what it acknowledged, and knows its own file."""
 
+import asyncio
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from jobguard_store import writer
 from jobguard_store.config import NodeConfig
 from jobguard_store.errors import (
     Compacted,
@@ -12,11 +15,16 @@ from jobguard_store.errors import (
     DatabaseInUse,
     FutureRevision,
     LeaseNotFound,
+    NoSpace,
+    RequestTimedOut,
     ServerStopped,
     StartupError,
 )
 from jobguard_store.machine.commands import Compact, DeleteRange, GrantLease, Put, Range, Txn
 from jobguard_store.node import Node
+from jobguard_store.storage.batch import Batch
+from jobguard_store.storage.damage import DiskFull
+from jobguard_store.storage.database import Database
 from tests.node.members import Members, eventually, get, members, put, run, soon
 
 
@@ -201,6 +209,71 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
             await alone.start(0)
 
     run(story())
+
+
+def test_a_full_disk_refuses_what_is_new_and_finishes_what_it_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "DISK_FULL_RETRY_S", 0.02)
+    there_is_space = threading.Event()
+    fail_unless(there_is_space, DiskFull(), monkeypatch)
+
+    async def story() -> None:
+        there_is_space.set()
+        async with members(tmp_path, 1) as alone:
+            node = alone[0]
+            await put(node, "a", "1")
+            there_is_space.clear()
+            taken = [asyncio.ensure_future(put(node, f"k{number}", "x")) for number in range(3)]
+            await eventually(lambda: node.status().errors, "the alarm")
+            assert "NOSPACE" in node.status().errors[0]
+            with pytest.raises(NoSpace):
+                await put(node, "a", "2")
+            assert await get(node, "a") == "1"
+            assert not any(future.done() for future in taken)
+            there_is_space.set()
+            await asyncio.gather(*taken)
+            assert node.status().errors == ()
+            await put(node, "a", "3")
+
+    run(story())
+
+
+def test_an_error_nobody_expected_is_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    it_works = threading.Event()
+    fail_unless(it_works, OSError("fsync failed"), monkeypatch)
+
+    async def story() -> None:
+        it_works.set()
+        async with members(tmp_path, 1) as alone:
+            node = alone[0]
+            await put(node, "a", "1")
+            it_works.clear()
+            lost = asyncio.ensure_future(node.propose(Put(b"a", b"2")))
+            assert isinstance(await soon(node.failed()), OSError)
+            with pytest.raises(ServerStopped):
+                await put(node, "a", "3")
+            assert not lost.done(), "it may have reached the disk: nothing definite is said"
+            await alone.stop(0)
+            with pytest.raises(RequestTimedOut):
+                await lost
+            it_works.set()
+            await alone.start(0)
+            assert await get(alone[0], "a") == "1"
+
+    run(story())
+
+
+def fail_unless(allowed: threading.Event, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writes of nodes that start from here on raise `error` while they are not allowed."""
+    write = Database.write
+
+    def write_if_allowed(database: Database, batch: Batch) -> None:
+        if not allowed.is_set():
+            raise error
+        write(database, batch)
+
+    monkeypatch.setattr(Database, "write", write_if_allowed)
 
 
 def test_a_node_alone_leads_before_its_first_heartbeat_is_due(tmp_path: Path) -> None:

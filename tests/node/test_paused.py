@@ -1,0 +1,75 @@
+"""A leader that is stopped in its tracks and woken again believes for a moment that it still leads."""
+
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.gateway import b64, unb64
+from tests.stores import Node, eventually, nodes
+
+
+@pytest.fixture
+def three() -> Iterator[list[Node]]:
+    with nodes(3) as stores:
+        yield stores
+
+
+def leader_of(stores: list[Node]) -> Node:
+    def found() -> Node | None:
+        for store in stores:
+            with store.gateway() as gateway:
+                status = gateway.ok("/v3/maintenance/status")
+            if status.get("leader") == status["header"]["member_id"]:
+                return store
+        return None
+
+    return eventually(found, what="a leader")
+
+
+def test_a_woken_leader_serves_no_stale_read_and_ends_no_lease_that_lives_on(three: list[Node]) -> None:
+    old = leader_of(three)
+    others = [store for store in three if store is not old]
+    with old.gateway() as at_old, others[0].gateway() as at_new:
+        at_old.put("a", "old")
+        at_old.ok("/v3/lease/grant", {"TTL": 2, "ID": 7})
+        at_old.put("mine", "x", lease=7)
+        old.pause()
+        try:
+            asked: list[Any] = []
+            reader = threading.Thread(
+                target=lambda: asked.append(at_old.post("/v3/kv/range", {"key": b64("a")}))
+            )
+            reader.start()  # its request waits in the socket until the leader wakes
+            put(at_new, "a", "new")
+            renewals = 0
+            while renewals < 12:  # for longer than the old leader's count of the TTL
+                assert at_new.ok("/v3/lease/keepalive", {"ID": 7})["result"].get("TTL") == "2"
+                renewals += 1
+                pause_between_renewals()
+        finally:
+            old.resume()
+        reader.join(20)
+        answer = asked[0]
+        if answer.status == 200:
+            assert unb64(json.loads(answer.body)["kvs"][0]["value"]) == b"new"
+        else:
+            assert answer.status == 503
+        eventually(old.healthy, what="the old leader among the followers")
+        assert at_old.ok("/v3/kv/range", {"key": b64("mine")}).get("count") == "1"
+        assert at_old.ok("/v3/lease/keepalive", {"ID": 7})["result"].get("TTL") == "2"
+
+
+def put(gateway: Any, key: str, value: str) -> None:
+    """Until it is acknowledged: the first may have been in the paused leader's hands."""
+    eventually(
+        lambda: gateway.post("/v3/kv/put", {"key": b64(key), "value": b64(value)}).status == 200,
+        what="a put with the new leader",
+    )
+
+
+def pause_between_renewals() -> None:
+    """A quarter of a second of the lease's time, which is what this test is about."""
+    threading.Event().wait(0.25)
