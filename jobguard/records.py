@@ -244,6 +244,10 @@ class Attempt(Active, frozen=True, kw_only=True):
     ended: datetime | None = None
     error: str = ""
 
+    def as_active(self) -> Active:
+        """What it writes under active/ and running/ while it runs."""
+        return Active(**{name: getattr(self, name) for name in Active.__struct_fields__})
+
 
 class Verdict(StrEnum):
     """How an occurrence ended. Every planned one gets exactly one of these."""

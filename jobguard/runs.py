@@ -22,10 +22,10 @@ again after a lost answer: its failure branch reads what is there, and a nonce t
 
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 
 import msgspec
 
+from jobguard.claims import Claimed, Refusal, Refused, claim, settle
 from jobguard.records import (
     Active,
     Attempt,
@@ -35,10 +35,8 @@ from jobguard.records import (
     Occurrence,
     Open,
     Verdict,
-    decode,
     encode,
     prefix_end,
-    stamp,
 )
 from jobguard.steps import (
     Moved,
@@ -51,12 +49,9 @@ from jobguard.steps import (
     ended,
     first,
     get,
-    get_prefix,
-    kvs,
     modified,
     next_dispatch,
     open_begins,
-    present,
     put,
     see,
     to_done,
@@ -81,118 +76,6 @@ __all__ = [
     "see",
     "settle",
 ]
-
-# --- running: the workers -----------------------------------------------------------------------
-
-
-class Refusal(StrEnum):
-    """Why a claim was refused; the comment says what the guard does."""
-
-    RUNNING = "running"  # this very attempt is running: a second delivery, drop it
-    CLAIMED = "claimed"  # this attempt was claimed and is over or lost: drop it
-    PREDECESSOR = "predecessor"  # r - 1 has not handed over yet: wait and claim again
-    SUPERSEDED = "superseded"  # a later attempt is open: drop it
-    DONE = "done"  # the occurrence has its verdict: drop it, or give the recorded result
-    UNKNOWN = "unknown"  # neither open nor done: never planned, or long trimmed: drop it
-    OVERLAP = "overlap"  # another occurrence of the job is running: settle as skipped, or leave it open
-    CHILD = "child"  # the claiming child's incarnation is gone: it must not start anything
-    AGAIN = "again"  # it had been in the way, and was gone at the reading: claim again
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """This delivery, and no other, runs (n, r). `token` is the create_revision of `active`."""
-
-    token: int
-    open: Seen[Open]
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    reason: Refusal
-    text: str
-    holder: Active | None = None  # who runs instead, where somebody does
-    done: Done | None = None
-
-
-def claim(
-    keys: Keys, occurrence: Occurrence, attempt: Attempt, *, lease: int, overlap: str = "skip"
-) -> Transaction[Claimed | Refused]:
-    """Start (n, r): one compare-and-swap, before the body.
-
-    `attempts` is the lock that is never taken twice: no two deliveries run the same (n, r), not even one
-    after the other. `attempt.child` must be a live incarnation under children/<lease>/: the parent that
-    buried the child deleted it first, so a claim still in flight from there can no longer land.
-    """
-    n, r = attempt.n, attempt.r
-    active = _active(attempt)
-    begins = open_begins(n, r)
-    alone = _nothing_else_running(keys, occurrence) if overlap != "allow" else ()
-    child = (present(keys.child(lease, attempt.child)),) if attempt.child else ()
-    own = keys.attempt(occurrence, n, r)
-    return Transaction(
-        compare=(
-            absent(own),
-            absent(keys.active(occurrence)),
-            Compare(target="VALUE", result="GREATER", key=keys.open(occurrence), value=begins),
-            Compare(target="VALUE", result="LESS", key=keys.open(occurrence), value=prefix_end(begins)),
-            *alone,
-            *child,
-        ),
-        success=(
-            put(own, encode(attempt)),
-            put(keys.active(occurrence), encode(active), lease),
-            put(keys.running(occurrence), encode(active)),
-            get(keys.open(occurrence)),
-        ),
-        failure=(
-            get(keys.open(occurrence)),
-            get(own),
-            get(keys.active(occurrence)),
-            get(keys.done(occurrence)),
-            get_prefix(keys.prefix("running", occurrence.job), limit=8),
-            get(keys.child(lease, attempt.child)) if attempt.child else get(own),
-        ),
-        read=lambda answer: _read_claim(answer, keys, occurrence, attempt, overlap),
-    )
-
-
-def _read_claim(
-    answer: TxnResponse, keys: Keys, occurrence: Occurrence, attempt: Attempt, overlap: str
-) -> Claimed | Refused:
-    if answer.succeeded:
-        seen = see(first(answer, 3), Open)
-        assert seen is not None, "the claim compared it"
-        return Claimed(answer.revision, seen)
-    opened, own = see(first(answer, 0), Open), see(first(answer, 1), Attempt)
-    active, done = see(first(answer, 2), Active), see(first(answer, 3), Done)
-    mine = attempt.nonce
-    if own and own.record.nonce == mine and active and active.record.nonce == mine and opened:
-        return Claimed(active.create_revision, opened)  # an earlier sending of this claim had won
-    holder = active.record if active else None
-    if done:
-        record = done.record
-        return Refused(Refusal.DONE, f"already {record.verdict}" + _at(record.host, record.pid), None, record)
-    if opened is None:
-        return Refused(Refusal.UNKNOWN, "no such occurrence is open")
-    if own and holder and (holder.n, holder.r) == (attempt.n, attempt.r):
-        return Refused(Refusal.RUNNING, f"already running on {holder.holder}", holder)
-    if own:
-        return Refused(Refusal.CLAIMED, f"attempt already claimed by {own.record.holder}", own.record)
-    at, asked = (opened.record.n, opened.record.r), (attempt.n, attempt.r)
-    if at > asked:
-        return Refused(Refusal.SUPERSEDED, f"attempt {at[0]} retry {at[1]} is open by now", holder)
-    if at < asked:
-        return Refused(Refusal.PREDECESSOR, "the attempt before has not handed over yet", holder)
-    if attempt.child and first(answer, 5) is None:
-        return Refused(Refusal.CHILD, "this worker process was given up by its parent")
-    others = [kv for kv in kvs(answer, 4) if keys.occurrence(kv.key) != occurrence]
-    if others and overlap != "allow":
-        other = decode(others[0].value, Active)
-        which = keys.occurrence(others[0].key).stamp
-        text = f"{which} is running on {other.holder} since {stamp(other.since.replace(microsecond=0))}"
-        return Refused(Refusal.OVERLAP, text, other)
-    return Refused(Refusal.AGAIN, "what was in the way is gone", holder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +200,7 @@ def give_back(
     return Transaction(
         compare=(
             Compare(target="VALUE", key=own, value=encode(attempt)),
-            Compare(target="VALUE", key=keys.active(occurrence), value=encode(_active(attempt))),
+            Compare(target="VALUE", key=keys.active(occurrence), value=encode(attempt.as_active())),
         ),
         success=(
             delete(own),
@@ -327,33 +210,6 @@ def give_back(
         ),
         failure=goes,
         read=lambda answer: answer.succeeded,
-    )
-
-
-def settle(
-    keys: Keys, occurrence: Occurrence, n: int, r: int, done: Done
-) -> Transaction[Written | Moved[Done]]:
-    """A worker ends an attempt that never started: skipped for overlap, or its message expired."""
-    begins = open_begins(n, r)
-
-    def read(answer: TxnResponse) -> Written | Moved[Done]:
-        if answer.succeeded:
-            return Written(answer.revision)
-        verdict = see(first(answer, 0), Done)
-        if verdict and verdict.record.nonce == done.nonce:
-            return Written(verdict.mod_revision)
-        return Moved(verdict.record if verdict else None)
-
-    return Transaction(
-        compare=(
-            absent(keys.attempt(occurrence, n, r)),
-            absent(keys.active(occurrence)),
-            Compare(target="VALUE", result="GREATER", key=keys.open(occurrence), value=begins),
-            Compare(target="VALUE", result="LESS", key=keys.open(occurrence), value=prefix_end(begins)),
-        ),
-        success=to_done(keys, occurrence, done),
-        failure=(get(keys.done(occurrence)),),
-        read=read,
     )
 
 
@@ -399,26 +255,3 @@ def release(
         failure=(get(active), get(entry)),
         read=read,
     )
-
-
-# --- parts --------------------------------------------------------------------------------------
-
-
-def _active(attempt: Attempt) -> Active:
-    return Active(**{name: getattr(attempt, name) for name in Active.__struct_fields__})
-
-
-def _nothing_else_running(keys: Keys, occurrence: Occurrence) -> tuple[Compare, ...]:
-    """No key under running/<job>/ but perhaps our own: the intervals on its two sides are empty.
-
-    A compare over an interval holds when every key in it satisfies it; no key has create_revision 0.
-    """
-    prefix, own = keys.prefix("running", occurrence.job), keys.running(occurrence)
-    return (
-        Compare(target="CREATE", key=prefix, range_end=own),
-        Compare(target="CREATE", key=own + b"\0", range_end=prefix_end(prefix)),
-    )
-
-
-def _at(host: str, pid: int) -> str:
-    return f" on {host} pid {pid}" if host else ""

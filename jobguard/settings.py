@@ -48,9 +48,22 @@ def _seconds(value: Any) -> float:
 
 def _signal(value: Any) -> str:
     name = str(value).upper()
-    if name not in signal.Signals.__members__ or name in {"SIGKILL", "SIGSTOP", "SIGTERM", "SIGUSR1", "SIGCHLD"}:
+    if name not in signal.Signals.__members__ or name in {
+        "SIGKILL",
+        "SIGSTOP",
+        "SIGTERM",
+        "SIGUSR1",
+        "SIGCHLD",
+    }:
         raise ValueError("the name of a signal that is free is needed, such as SIGUSR2")
     return name
+
+
+def _count(value: Any) -> int:
+    number = int(value)
+    if number < 0:
+        raise ValueError("a whole number, zero or more, is needed")
+    return number
 
 
 def _jobs(value: Any) -> Mapping[str, Mapping[str, Any]]:
@@ -86,6 +99,9 @@ class Settings:
 
     abort_signal: str = _setting("SIGUSR2", _signal)
     """What stops a body whose claim is lost; another one if a library in the worker already uses this one."""
+
+    schedule_version: int = _setting(0, _count)
+    """Grows with each deploy that changes the schedule: older code never overwrites what newer installed."""
 
     jobs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, metadata={"read": _jobs})
     """Policies by the name of the beat entry; `*` holds for all."""

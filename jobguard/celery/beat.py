@@ -133,7 +133,8 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
             self._term = None
         elif self._term is None or self._term.leader.fence != fence:
             client = self._store()
-            leader = Leader(client, self._keys, fence, self._jobs, self._publish, _now)
+            version = self._settings.schedule_version
+            leader = Leader(client, self._keys, fence, self._jobs, self._publish, _now, version)
             self._term = _Term(leader, Upkeep(leader, Fleet(self.app, client, self._keys)))
         return self._term
 
