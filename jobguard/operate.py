@@ -40,6 +40,10 @@ if TYPE_CHECKING:
     from jobguard.client import Client
 
 
+PATIENCE_S = 5.0
+"""How long a change is sent again until its outcome is known; a person waits for it."""
+
+
 class Then(StrEnum):
     """What becomes of a run that is taken from its holder."""
 
@@ -119,7 +123,7 @@ def put_config(client: "Client", key: str, value: object, *, actor: Actor) -> Au
     client.txn_until_known(
         [Compare(target="CREATE", key=entry)],
         [put(full, write_value(value)), put(entry, encode(audit))],
-        [],
+        timeout=PATIENCE_S,
     )
     return audit
 
@@ -141,6 +145,7 @@ def take_lock(client: "Client", lock: observe.Lock, audit: Audit) -> bool:
         [Compare(target="CREATE", key=holder, create_revision=int64(lock.revision))],
         [RequestOp(request_delete_range=DeleteRangeRequest(key=holder)), put(entry, encode(audit))],
         [RequestOp(request_range=RangeRequest(key=entry))],
+        timeout=PATIENCE_S,
     )
     return answer.succeeded or found(answer.responses[0].response_range)
 
@@ -167,7 +172,9 @@ def take_run(client: "Client", lock: observe.Lock, audit: Audit, then: Then) -> 
             done=verdict(seen.record, lock, audit, nonce) if then is Then.END else None,
             attempt=ended(attempts, seen.record, lock, audit),
         )
-        answer = step.read(client.txn_until_known(step.compare, step.success, step.failure))
+        answer = step.read(
+            client.txn_until_known(step.compare, step.success, step.failure, timeout=PATIENCE_S)
+        )
         if isinstance(answer, runs.Written):
             return True
         if answer.now is None or observe.lock(client, lock.id).revision != lock.revision:

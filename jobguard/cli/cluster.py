@@ -6,7 +6,6 @@ import click
 
 from jobguard import observe
 from jobguard.cli.face import Face, command, draw
-from jobguard.errors import OutcomeUnknown, Unavailable
 
 
 @click.group()
@@ -17,10 +16,7 @@ def cluster() -> None:
 @command(cluster, reads=False, epilog="Example: jobguard cluster status || alert")
 def status(face: Face) -> None:
     """Members, leader and what may still fail. Exits with 6 when the store has no leader."""
-    try:
-        seen = observe.cluster(face.client)
-    except (Unavailable, OutcomeUnknown):
-        seen = observe.cluster(face.client, stale=True)
+    seen = observe.cluster(face.client)
     face.give(seen, lambda: draw_cluster(seen))
     if seen.health == "down":
         sys.exit(6)

@@ -46,12 +46,11 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     term: int
     members: list[Member]
     revision: int
-    stale: bool = False
 
 
-def cluster(client: "Client", *, stale: bool = False) -> Cluster:
-    """Ask every node for itself, at the same time."""
-    listed = client.members(linearizable=not stale)
+def cluster(client: "Client") -> Cluster:
+    """Ask every node for itself, at the same time. Raises Unavailable if none answers."""
+    listed = client.members(linearizable=False)
     answers = ask_all(client, listed)
     leader_id = agreed_leader(answers, len(listed))
     members = [member(each, answer, leader_id) for each, answer in zip(listed, answers, strict=True)]
@@ -63,8 +62,7 @@ def cluster(client: "Client", *, stale: bool = False) -> Cluster:
         leader=next((each.name or each.id for each in members if each.state == "leader"), None),
         term=max((int(answer.raftTerm) for answer in heard), default=0),
         members=sorted(members, key=lambda each: (each.name, each.id)),
-        revision=max((answer.revision for answer in heard), default=0),
-        stale=stale,
+        revision=max((int(answer.revision) for answer in heard), default=0),
     )
 
 
@@ -89,7 +87,7 @@ def answer_of(future: "Future[StatusResponse] | None") -> StatusResponse | str:
     try:
         return future.result()
     except JobguardError as error:
-        return str(error)
+        return str(error).rpartition("[Errno ")[2].partition("] ")[2] or str(error)
 
 
 def agreed_leader(answers: Sequence[StatusResponse | str], size: int) -> int:
@@ -108,9 +106,9 @@ def member(listed: WireMember, answer: StatusResponse | str, leader_id: int) -> 
         state=state(listed, answer, leader_id),
         client_urls=urls,
         version=answer.version,
-        term=answer.raftTerm,
-        applied_index=answer.raftAppliedIndex,
-        db_size_bytes=answer.dbSize,
+        term=int(answer.raftTerm),
+        applied_index=int(answer.raftAppliedIndex),
+        db_size_bytes=int(answer.dbSize),
         trouble="; ".join(answer.errors),
     )
 

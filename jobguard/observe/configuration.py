@@ -40,7 +40,7 @@ def config_entry(keys: Keys, kv: KeyValue) -> ConfigEntry:
     return ConfigEntry(
         key="/".join(keys.parts(kv.key)[1:]),
         value=read_value(kv.value),
-        revision=kv.mod_revision,
+        revision=int(kv.mod_revision),
     )
 
 

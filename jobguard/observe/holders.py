@@ -184,8 +184,8 @@ def running_job(keys: Keys, kv: KeyValue) -> Lock:
         since=record.since,
         worker=record.worker,
         lease_id=f"{kv.lease:x}",
-        fencing_token=kv.create_revision,
-        revision=kv.create_revision,
+        fencing_token=int(kv.create_revision),
+        revision=int(kv.create_revision),
         nominal_time=occurrence.nominal,
         attempt=record.n,
         run_id=run_id(occurrence),
@@ -222,7 +222,7 @@ def holder(kv: KeyValue) -> Holder:
         pid=found.pid,
         since=datetime.fromisoformat(found.since) if found.since else None,
         lease_id=f"{kv.lease:x}",
-        fencing_token=kv.create_revision,
+        fencing_token=int(kv.create_revision),
     )
 
 
@@ -241,7 +241,7 @@ def with_leases(client: "Client", held: Sequence[H], stale: bool) -> list[H]:
     leases = {each.lease_id: None for each in held}
     clocks = {id: client.time_to_live(int(id, 16)) for id in leases if int(id, 16)}
     return [
-        msgspec.structs.replace(each, ttl_seconds=clock.grantedTTL, seconds_left=clock.TTL)
+        msgspec.structs.replace(each, ttl_seconds=int(clock.grantedTTL), seconds_left=int(clock.TTL))
         if (clock := clocks.get(each.lease_id))
         else each
         for each in held

@@ -170,7 +170,7 @@ def open_run(keys: Keys, record: Open, held: KeyValue | None, started: Active | 
         host=holder.host if holder else "",
         pid=holder.pid if holder else 0,
         worker=holder.worker if holder else "",
-        fencing_token=held.create_revision if held else None,
+        fencing_token=int(held.create_revision) if held else None,
         started_at=holder.since if holder else None,
         lock_id=opaque(held.key.removeprefix(keys.key() + b"/").decode()) if held else None,
     )
@@ -217,7 +217,7 @@ class History:
         for _ in range(4):
             piece, last = self.piece(size, position)
             for kv in piece:
-                position = (kv.mod_revision, kv.key)
+                position = (int(kv.mod_revision), kv.key)
                 run = ended_run(self.keys, kv)
                 if verdict in (None, run.verdict):
                     found.append(run)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 RECENT = 12
 LOOKED_THROUGH = 100  # of the latest verdicts, to find those that were told no
-SHOWN = 6
+SHOWN = 5
 REFUSALS = {Verdict.SKIPPED, Verdict.MISSED, Verdict.LATE, Verdict.EXPIRED, Verdict.UNCLAIMED}
 
 
@@ -63,7 +63,7 @@ def overview(client: "Client", *, stale: bool = False) -> Overview:
         locks=with_leases(client, locks[:SHOWN], stale),
         locks_held=len(locks),
         recent=ended[:RECENT],
-        cluster=cluster(client, stale=stale),
+        cluster=cluster(client),
         revision=snapshot.revision,
         stale=stale,
     )

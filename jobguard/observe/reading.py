@@ -14,7 +14,7 @@ import msgspec
 
 from jobguard.errors import JobguardError
 from jobguard.records import Occurrence, prefix_end
-from jobguard.wire import Int64, KeyValue, RangeRequest, RequestOp
+from jobguard.wire import KeyValue, RangeRequest, RequestOp
 
 if TYPE_CHECKING:
     from jobguard.client import Client
@@ -52,7 +52,7 @@ def read(client: "Client", asked: Sequence[RangeRequest], *, stale: bool = False
     ops = tuple(RequestOp(request_range=msgspec.structs.replace(each, serializable=stale)) for each in asked)
     answer = client.txn((), ops)
     ranges = tuple(op.response_range.kvs if op.response_range else () for op in answer.responses)
-    return Snapshot(ranges, answer.revision)
+    return Snapshot(ranges, int(answer.revision))
 
 
 def under(prefix: bytes) -> RangeRequest:
@@ -62,17 +62,7 @@ def under(prefix: bytes) -> RangeRequest:
 
 def to_json(value: object) -> bytes:
     """Any of our values as the API's body."""
-    return _encoder.encode(value)
-
-
-def _plain(value: object) -> int:
-    """The wire's integers are strings in etcd's JSON, and numbers in ours."""
-    if isinstance(value, Int64):
-        return int(value)
-    raise NotImplementedError(f"{type(value).__name__} has no JSON form")
-
-
-_encoder = msgspec.json.Encoder(enc_hook=_plain)
+    return msgspec.json.encode(value)
 
 
 def opaque(text: str) -> str:

@@ -18,8 +18,8 @@ from jobguard_webui.freshness import Store, stale_because, store
 from jobguard_webui.made_token import made_token, tell_once
 from jobguard_webui.pages import locks, overview, runs, session
 
-# A page waits for the store no longer than a person would.
-STORE_TIMEOUT_S = 3.0
+# How long a page waits for a leader before it shows what one node remembers.
+STORE_TIMEOUT_S = 1.5
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jobguard import Client
 
 T = TypeVar("T")
-NO_LEADER_REMEMBERED_S = 2.0
+NO_LEADER_REMEMBERED_S = 3.0
 
 
 @dataclass

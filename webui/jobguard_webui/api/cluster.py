@@ -5,14 +5,14 @@ from flask.typing import ResponseReturnValue
 
 from jobguard import observe
 from jobguard_webui.api.answer import answer
-from jobguard_webui.freshness import look
+from jobguard_webui.freshness import look, store
 
 bp = Blueprint("cluster", __name__)
 
 
 @bp.get("/cluster")
 def cluster() -> ResponseReturnValue:
-    return answer(look(observe.cluster))
+    return answer(observe.cluster(store().client))
 
 
 @bp.get("/leaders")

@@ -52,7 +52,8 @@ def release(id: str) -> ResponseReturnValue:
 
 def seen_revision() -> int:
     """The revision in If-Match. One that is no revision of ours matches no holder, so it reads as 0."""
-    offered = list(request.if_match.as_set())
-    if len(offered) != 1:
+    offered = request.if_match
+    if not offered or offered.star_tag:
         raise PreconditionRequired('send If-Match: "<revision>" with the revision of the holder you saw')
-    return int(offered[0]) if offered[0].isdecimal() else 0
+    revisions = [int(each) for each in offered.as_set() if each.isdecimal()]
+    return revisions[0] if len(revisions) == 1 else 0

@@ -15,7 +15,6 @@ const notice = document.querySelector("[data-live-notice]");
 let paused = read(STORED) === "yes";
 let activeAt = Date.now();
 let timer = 0;
-let etag = null;
 let failures = 0;
 
 function read(key) {
@@ -38,14 +37,9 @@ function interval() {
 
 async function refresh() {
   try {
-    const headers = { Accept: "text/html" };
-    if (etag) headers["If-None-Match"] = etag;
-    const answer = await fetch(location.href, { headers, cache: "no-store", redirect: "manual" });
+    const answer = await fetch(location.href, { cache: "no-store", redirect: "manual" });
     if (answer.type === "opaqueredirect") return location.reload();   // signed out meanwhile
-    if (answer.status !== 304) {
-      etag = answer.headers.get("ETag");
-      swap(await answer.text());
-    }
+    swap(await answer.text());
     failures = 0;
     tell("");
   } catch {
