@@ -1,4 +1,4 @@
-"""A leader's term on a real etcd, with a clock and a broker made of lists: what it plans, sends, mends."""
+"""A leader's term on both stores, with a clock and a broker made of lists: what it plans, sends, mends."""
 
 import itertools
 from collections.abc import Iterator
@@ -20,14 +20,17 @@ from jobguard.recovery import Workers
 from jobguard.runs import Claimed
 from jobguard.schedule import Every
 from jobguard.steps import Fence, seen
-from tests.stores import etcd
+from tests.stores import KINDS, running
 
 START = datetime(2026, 11, 24, 2, tzinfo=UTC)
 
 
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with etcd() as nodes, Client(nodes[0].url) as client:
+@pytest.fixture(scope="module", params=KINDS)
+def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    with (
+        running(request.param, tmp_path_factory.mktemp("store")) as cluster,
+        Client(cluster.endpoints) as client,
+    ):
         yield client
 
 

@@ -1,4 +1,4 @@
-"""The life of an occurrence on a real etcd: who may do what, once, and what a lost answer hides."""
+"""The life of an occurrence on both stores: who may do what, once, and what a lost answer hides."""
 
 import itertools
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ from jobguard.records import (
 )
 from jobguard.runs import Claimed, Gone, Moved, Refusal, Refused, Written
 from jobguard.steps import Deposed, Fence, Seen, Transaction, seen
-from tests.stores import etcd
+from tests.stores import KINDS, running
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
@@ -37,9 +37,12 @@ R = TypeVar("R", bound=Record)
 TWO = datetime(2026, 11, 24, 2, tzinfo=UTC)
 
 
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with etcd() as nodes, Client(nodes[0].url) as client:
+@pytest.fixture(scope="module", params=KINDS)
+def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    with (
+        running(request.param, tmp_path_factory.mktemp("store")) as cluster,
+        Client(cluster.endpoints) as client,
+    ):
         yield client
 
 
