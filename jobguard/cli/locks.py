@@ -81,15 +81,19 @@ def release(face: Face, lock_id: str, revision: int, reason: str | None, then: s
     )
 
 
+def somebody_is_there() -> bool:
+    return sys.stdin.isatty()
+
+
 def ask_reason() -> str:
-    if not sys.stdin.isatty():
+    if not somebody_is_there():
         raise click.UsageError("--reason is needed")
     return str(click.prompt("Reason", err=True))
 
 
 def confirm(lock: observe.Lock, then: str) -> None:
     """Show what is at stake. Where nobody can be asked, --yes is needed."""
-    if not sys.stdin.isatty():
+    if not somebody_is_there():
         raise click.UsageError("nobody to ask here: confirm with --yes")
     follows = f" and {'run it again' if then == 'rerun' else 'end the run'}" if lock.kind == "run" else ""
     click.echo(

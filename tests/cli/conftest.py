@@ -1,0 +1,40 @@
+"""The command line against real stores: ours and etcd."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from click.testing import CliRunner, Result
+
+from jobguard import Client
+from jobguard.cli import main
+from tests.stores import KINDS, Cluster, Kind, running
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="session")
+def store(kind: Kind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with running(kind, tmp_path_factory.mktemp(kind)) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def client(store: Cluster, request: pytest.FixtureRequest) -> Iterator[Client]:
+    with Client(store.endpoints, namespace=str(request.node.name)) as client:
+        yield client
+
+
+@pytest.fixture
+def run(client: Client) -> Run:
+    """`jobguard` with these arguments, connected by the environment, its output not a terminal."""
+    environment = {"JOBGUARD_ENDPOINTS": ",".join(client.urls), "JOBGUARD_NAMESPACE": client.namespace}
+
+    def call(*arguments: str, **how: str) -> Result:
+        return CliRunner(env=environment).invoke(main, arguments, catch_exceptions=False, **how)
+
+    return call
