@@ -54,6 +54,7 @@ class Proposals:
     """All commands this node has accepted and not yet answered."""
 
     def __init__(self, *, member: int, boot: int, leader_wait_s: float, timeout_s: float) -> None:
+        self._loop = asyncio.get_running_loop()
         self._member = member
         self._boot = boot
         self._leader_wait_s = leader_wait_s
@@ -72,7 +73,7 @@ class Proposals:
             raise TooManyRequests
         self._sequence += 1
         data = encode(Origin(self._member, self._boot, self._sequence), command)
-        future: asyncio.Future[Applied] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Applied] = self._loop.create_future()
         waiter = Waiter(self._sequence, data, now, future)
         self._waiting[waiter.sequence] = waiter
         self._queued.append(waiter)

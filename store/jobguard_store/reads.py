@@ -38,6 +38,7 @@ class Reads:
     """Everybody on this node who waits for a read point."""
 
     def __init__(self, *, leader_wait_s: float, timeout_s: float) -> None:
+        self._loop = asyncio.get_running_loop()
         self._leader_wait_s = leader_wait_s
         self._timeout_s = timeout_s
         self._futures: list[asyncio.Future[None]] = []
@@ -49,7 +50,7 @@ class Reads:
 
     def wait(self, now: float) -> asyncio.Future[None]:
         """A read arrives; its future ends at its read point."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[None] = self._loop.create_future()
         self._futures.append(future)
         self._by_age.append((now, future))
         return future
@@ -96,7 +97,7 @@ class Reads:
 
     def until_applied(self, index: int, now: float) -> asyncio.Future[None]:
         """For who already knows its index."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[None] = self._loop.create_future()
         number = next(self._numbers)
         heapq.heappush(self._unapplied, (index, number, Round(number, [future], [])))
         self._by_age.append((now, future))

@@ -40,6 +40,9 @@ BACKOFF_S_MAX = 1.0
 # unacknowledged data are enough to dial again.
 UNACKNOWLEDGED_MS_MAX = 5000
 
+# Not worth a line in the log: peers start and stop.
+UNREACHABLE = Unwelcome(reason="nobody is there")
+
 _codes = {cls: code for code, cls in CODES.items()}
 _decoders: dict[int, msgspec.msgpack.Decoder[Any]] = {
     code: msgspec.msgpack.Decoder(cls) for code, cls in CODES.items()
@@ -186,7 +189,7 @@ class Outbound(Frames):
         if not self.lost.done():
             self.lost.set_result(None)
         if not self.welcomed.done():
-            self.welcomed.set_result(Unwelcome(reason="the connection closed"))
+            self.welcomed.set_result(UNREACHABLE)
 
 
 class Peer:
@@ -242,27 +245,33 @@ class Peer:
 
     async def _dial(self, address: Address) -> bool:
         """One connection's whole life; False when it never came to a welcome."""
-        loop = asyncio.get_running_loop()
+        connection = Outbound(self._hello)
         try:
-            async with asyncio.timeout(HANDSHAKE_S):
-                _, connection = await loop.create_connection(
-                    lambda: Outbound(self._hello), address.host, address.port
-                )
-                welcome = await connection.welcomed
-        except (OSError, TimeoutError):
-            return False
-        if isinstance(welcome, Unwelcome):
-            connection.close()
-            self._refused(welcome)
-            return False
-        self._stream, self._last_reason = connection.stream, ""
-        self._house.on_reachable(self.id)
-        await connection.lost
+            welcome = await self._introduce_ourselves(connection, address)
+            if not isinstance(welcome, Welcome):
+                self._refused(welcome)
+                return False
+            self._stream, self._last_reason = connection.stream, ""
+            self._house.on_reachable(self.id)
+            await connection.lost
+        finally:
+            connection.close()  # also of one that was accepted by a kernel whose process never answers
         self._stream = None
         self._house.on_lost(self.id)
         return True
 
+    async def _introduce_ourselves(self, connection: Outbound, address: Address) -> Welcome | Unwelcome:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(HANDSHAKE_S):
+                await loop.create_connection(lambda: connection, address.host, address.port)
+                return await connection.welcomed
+        except (OSError, TimeoutError):
+            return UNREACHABLE
+
     def _refused(self, refusal: Unwelcome) -> None:
+        if refusal is UNREACHABLE:
+            return
         if refusal.reason != self._last_reason:  # the same answer once a second would only fill the log
             self._last_reason = refusal.reason
             log.warning("member %x does not talk to us: %s", self.id, refusal.reason)
