@@ -42,11 +42,9 @@ def test_where_nobody_can_be_asked_yes_is_needed(client: Client, run: Run) -> No
         assert only_lock(client).revision == lock.revision
 
 
-@pytest.mark.parametrize(
-    ("typed", "exit_code", "host"), [("it hangs\ny\n", 0, "host-1"), ("it hangs\nn\n", 1, "host-0")]
-)
+@pytest.mark.parametrize(("confirmed", "exit_code", "host"), [("y", 0, "host-1"), ("n", 1, "host-0")])
 def test_on_a_terminal_it_asks_for_what_is_missing(
-    client: Client, run: Run, monkeypatch: pytest.MonkeyPatch, typed: str, exit_code: int, host: str
+    client: Client, run: Run, monkeypatch: pytest.MonkeyPatch, confirmed: str, exit_code: int, host: str
 ) -> None:
     monkeypatch.setattr(command, "somebody_is_there", lambda: True)
     with queue(client, "nightly", contenders=2):
