@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from jobguard.records import Done, Occurrence, Verdict, decode, task_id
+from jobguard.records import Done, Occurrence, Open, Verdict, decode, encode, task_id
 from tests.plugin.beats import BeatProcess, Beats, beats
 from tests.plugin.bench import Bench, until
 from tests.stores import etcd
@@ -184,6 +184,17 @@ def test_a_run_whose_worker_is_killed_is_dispatched_again_from_the_store(stage: 
     assert stage.bench.client.get(keys.running(Occurrence("work", occurrence))) is None
     assert max(runs_per_occurrence(stage).values()) == 2
     assert_every_second_once(stage)
+
+
+def test_what_a_dead_leader_perhaps_published_is_sent_again_among_guarded_workers(stage: Beats) -> None:
+    nominal = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=30)
+    left = Open(n=1, r=0, job="work", nominal=nominal, task="beats.work", planner="a leader that died")
+    stage.bench.client.put(stage.bench.keys.open(left.occurrence), encode(left))
+    stage.bench.worker(app="tests.plugin.beat_app", TEST_GUARD="1")
+    beat = stage.start(TEST_SCHEDULE={"work": 3600.0})
+    assert stage.bench.verdict(left.occurrence).verdict is Verdict.RAN
+    assert "not claimed yet; sent again" in beat.log
+    assert set(runs_per_occurrence(stage).values()) == {1}
 
 
 # --- the roll-out: a run must never happen more often than under stock beat ---
