@@ -206,7 +206,7 @@ class Queue:
 
 def holders(client: Client, prefix: str = "", *, kind: Kind = "lock") -> list[Queue]:
     """Every held lock (or election) whose name begins with `prefix`, by name, in one consistent view."""
-    return list(_queues(client, prefix, kind))
+    return sorted(_queues(client, prefix, kind), key=lambda queue: queue.name)
 
 
 def _queues(client: Client, prefix: str, kind: Kind) -> Iterator[Queue]:

@@ -21,7 +21,7 @@ def store(kind: Kind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clus
         yield cluster
 
 
-@pytest.fixture()
+@pytest.fixture
 def own_store(kind: Kind, tmp_path: Path) -> Iterator[Cluster]:
     """One node for this test alone, which may kill it."""
     with running(kind, tmp_path) as cluster:
@@ -34,7 +34,7 @@ def _three_nodes(kind: Kind, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield cluster
 
 
-@pytest.fixture()
+@pytest.fixture
 def three_nodes(_three_nodes: Cluster) -> Iterator[Cluster]:
     """A cluster whose nodes the test may kill; each test gets it whole."""
     yield _three_nodes
@@ -44,7 +44,7 @@ def three_nodes(_three_nodes: Cluster) -> Iterator[Cluster]:
     _three_nodes.wait_healthy()
 
 
-@pytest.fixture()
+@pytest.fixture
 def stopped_store(kind: Kind, tmp_path: Path) -> Iterator[Cluster]:
     """One node for this test alone, not started."""
     cluster = make(kind, tmp_path)
@@ -52,18 +52,18 @@ def stopped_store(kind: Kind, tmp_path: Path) -> Iterator[Cluster]:
     cluster.stop()
 
 
-@pytest.fixture()
+@pytest.fixture
 def namespace(request: pytest.FixtureRequest) -> str:
     return str(request.node.name)
 
 
-@pytest.fixture()
+@pytest.fixture
 def client(store: Cluster, namespace: str) -> Iterator[Client]:
     with Client(store.endpoints, namespace=namespace) as client:
         yield client
 
 
-@pytest.fixture()
+@pytest.fixture
 def other(store: Cluster, namespace: str) -> Iterator[Client]:
     """A second client of the same namespace, as another host would have."""
     with Client(store.endpoints, namespace=namespace) as client:

@@ -11,13 +11,13 @@ from tests.client.proxy import Proxy, proxied
 from tests.stores import Cluster, eventually
 
 
-@pytest.fixture()
+@pytest.fixture
 def wire(store: Cluster):  # type: ignore[no-untyped-def]
     with proxied(store.endpoints[0]) as proxy:
         yield proxy
 
 
-@pytest.fixture()
+@pytest.fixture
 def far(wire: Proxy, namespace: str):  # type: ignore[no-untyped-def]
     """A client behind the wire."""
     with Client([wire.url], namespace=namespace, timeout=3) as client:
