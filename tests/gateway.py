@@ -165,13 +165,17 @@ class Stream:
         return data
 
     def next(self, timeout_s: float = PATIENCE_S) -> Any:
-        """The next message: exactly one line in exactly one chunk. Raises TimeoutError, EOFError."""
-        data = self.chunk(timeout_s)
-        if not data:
+        """The next message, one line, however many chunks it came in. Raises TimeoutError, EOFError."""
+        line = b""
+        while not line.endswith(b"\n"):
+            data = self.chunk(timeout_s)
+            if not data:
+                break
+            line += data
+        if not line:
             raise EOFError("the stream ended")
-        assert data.count(b"\n") == 1, f"not one line: {data!r}"
-        assert data.endswith(b"\n"), f"not one line: {data!r}"
-        return json.loads(data)
+        assert b"\n" not in line[:-1], f"more than one line in a chunk: {line!r}"
+        return json.loads(line)
 
     def result(self, timeout_s: float = PATIENCE_S) -> Any:
         message = self.next(timeout_s)

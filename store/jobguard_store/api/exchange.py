@@ -77,17 +77,18 @@ class Exchange:
             if message["type"] == "http.disconnect":
                 raise Disconnected
             more = message["more_body"]
-            try:
-                objects, rest = split_objects(rest + message["body"])
-                requests = [decode(text, kind) for text in objects]
-                if rest and not more:
-                    raise InvalidRequest("unexpected end of JSON input")
-            except InvalidRequest:
-                if first:
-                    raise
-                return
+            objects, rest = split_objects(rest + message["body"])
+            if rest and (not more or not rest.startswith(b"{")):
+                objects.append(rest)  # to fail on, unless something before it fails
+                more = False
             _check_size(len(rest))
-            for request in requests:
+            for text in objects:
+                try:
+                    request = decode(text, kind)
+                except InvalidRequest:
+                    if first:
+                        raise
+                    return
                 first = False
                 yield request
 
@@ -151,7 +152,7 @@ _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|["{}\[\]]', re.DOTALL)
 
 
 def split_objects(data: bytes) -> tuple[list[bytes], bytes]:
-    """The complete JSON objects at the head of `data`, and what follows them. Raises InvalidRequest."""
+    """The complete JSON objects at the head of `data`, and the rest: the begin of another, or junk."""
     objects = []
     start = 0
     while (end := _object_end(data, start)) is not None:
@@ -165,8 +166,8 @@ def _object_end(data: bytes, start: int) -> int | None:
     space = _SPACE.match(data, start)
     assert space is not None
     start = space.end()
-    if start < len(data) and data[start : start + 1] != b"{":
-        raise InvalidRequest(f"invalid character {chr(data[start])!r} looking for the beginning of an object")
+    if data[start : start + 1] != b"{":
+        return None
     depth = 0
     for token in _TOKEN.finditer(data, start):
         match token[0]:
