@@ -148,11 +148,10 @@ class RaftLog:
     def persisted(self, last: EntryId) -> bool:
         """A batch that ended in `last` is on disk. True if that makes more of *this* log durable.
 
-        That the log holds `last` again does not suffice. Say term 1's entry 5 is being written, term 2's
-        takes its place, then a third leader, which had it all along, brings term 1's back: three writes,
-        A B A, are on their way. The report of the first must not count for the third: a crash after the
-        second leaves term 2's entry on the disk. So a truncation voids every report still to come of
-        what was handed out before it.
+        Say term 1's entry 5 is being written when term 2's takes its place: word of the first write comes
+        while the second is still to be done, and says nothing of it. Nor would it if the log held term 1's
+        entry 5 again by then, as three writes A B A can leave it: the disk is about to lose what was
+        reported. So a truncation voids every report still to come of what was handed out before it.
         """
         if last not in self._in_flight:
             return False

@@ -46,7 +46,7 @@ class Progress:
         """What is in flight is not to be trusted: start again from what it acknowledged."""
         self.state = State.PROBE
         self.next_index = self.match + 1
-        self.told_commit = 0
+        self.told_commit = min(self.told_commit, self.match)
         self._probed = False
         self._in_flight.clear()
 

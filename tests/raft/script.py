@@ -1,0 +1,354 @@
+"""A small cluster that obeys a script, one command a line, and writes down what happens.
+
+Place in the house   test_scenarios, scenarios/*.txt  ->  script  ->  jobguard_store.raft
+
+    cluster 3                          three empty nodes (ids 1, 2, 3)
+    restore 2 log=1,1,4 term=5 vote=3 applied=1
+                                       2 starts from such a disk; a log is told by its entries' terms
+    appends 1                          no append carries more entries than that
+    tick 1 [10]                        time passes at node 1
+    timeout 1                          .. until it asks for an election
+    elect 1 [1 2 3]                    it does, and wins among these; only the end of it is written down
+    propose 1 a b      read 1 7        what clients ask of node 1; 7 names the read
+    deliver 1 2 [Vote] [n]             messages under way from 1 to 2 arrive: all, of one kind, the first n
+    drop 1 2 [Vote] [n]                .. or do not
+    twice 1 2 [Vote] [n]               .. or arrive, and will again
+    round 1 2 3                        what is under way among these arrives; what they answer does not yet
+    stabilize [1 2 3]                  everything arrives among these until nothing is under way
+    quiet ...                          any of these, with nothing written down
+    hold 1             flush 1 [n]     1's disk takes batches and does not finish them; n (or all) finish
+    flow 1                             all finish, and from now on at once
+    crash 1            start 1         what its disk did not finish is lost; it starts from the rest
+    cut 1 2            heal            nothing passes between 1 and 2, or everything again
+    hint 1 2                           1's connection to 2 closes
+    status [1 2 3]     disk 1          one line a node
+
+A node carries out its Ready at once. An entry is written term/index.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass
+
+from jobguard_store.raft import (
+    Entry,
+    EntryId,
+    EntryKind,
+    HardState,
+    Message,
+    NotLeader,
+    Raft,
+    Ready,
+    Role,
+)
+
+
+class Longest:
+    """Draws the most there is: an election timeout is 19 ticks, and after 10 no leader is heard any more."""
+
+    def randrange(self, start: int, stop: int, /) -> int:
+        return stop - 1
+
+
+@dataclass
+class Disk:
+    hard_state: HardState
+    entries: list[Entry]
+    applied_index: int = 0
+
+
+class Member:
+    """A node of the script: its disk, and what its writer has not finished."""
+
+    def __init__(self, node_id: int) -> None:
+        self.id = node_id
+        self.disk = Disk(HardState(), [])
+        self.writing: deque[Ready] = deque()
+        self.held = False
+        self.raft: Raft | None = None
+        self.seen: tuple[object, ...] = ()
+
+    @property
+    def up(self) -> Raft:
+        assert self.raft is not None, f"{self.id} is down"
+        return self.raft
+
+
+class Script:
+    def __init__(self) -> None:
+        self.members: dict[int, Member] = {}
+        self.wire: list[Message] = []
+        self.cuts: set[frozenset[int]] = set()
+        self.lines: list[str] = []
+        self.append_entries_max = Raft.append_entries_max
+
+    def run(self, line: str) -> list[str]:
+        """Obey one line; what happened."""
+        self.lines = []
+        command, *words = line.split()
+        getattr(self, f"do_{command}")(*words)
+        return self.lines
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    # -- Commands
+
+    def do_cluster(self, size: str) -> None:
+        self.wire.clear()
+        self.members = {i: Member(i) for i in range(1, int(size) + 1)}
+        for member in self.members.values():
+            self._start(member)
+
+    def do_restore(self, node: str, *options: str) -> None:
+        member = self.members[int(node)]
+        chosen = dict(option.split("=") for option in options)
+        log = [int(term) for term in chosen.get("log", "").split(",") if term]
+        entries = [Entry(i, term, EntryKind.NORMAL, f"{term}/{i}".encode()) for i, term in enumerate(log, 1)]
+        vote = int(chosen["vote"]) if "vote" in chosen else None
+        member.disk = Disk(HardState(int(chosen["term"]), vote), entries, int(chosen.get("applied", 0)))
+        self._start(member)
+
+    def do_appends(self, limit: str) -> None:
+        self.append_entries_max = int(limit)
+        for member in self.members.values():
+            member.up.append_entries_max = self.append_entries_max
+
+    def do_tick(self, node: str, times: str = "1") -> None:
+        member = self.members[int(node)]
+        for _ in range(int(times)):
+            member.up.tick()
+            self._turn(member)
+
+    def do_timeout(self, node: str) -> None:
+        member = self.members[int(node)]
+        assert member.up.role in (Role.FOLLOWER, Role.CANDIDATE)
+        while member.up.role is not Role.PRE_CANDIDATE:
+            member.up.tick()
+        self._turn(member)
+
+    def do_elect(self, node: str, *nodes: str) -> None:
+        self.do_quiet("timeout", node)
+        self.do_quiet("stabilize", *nodes)
+        assert self.members[int(node)].up.role is Role.LEADER, f"{node} does not win"
+        self.do_status(node)
+
+    def do_propose(self, node: str, *data: str) -> None:
+        member = self.members[int(node)]
+        try:
+            first = member.up.propose([item.encode() for item in data])
+        except NotLeader as refusal:
+            self.say(f"{node} refuses: {refusal}")
+            return
+        self.say(f"{node} appends from {show(first)}")
+        self._turn(member)
+
+    def do_read(self, node: str, context: str) -> None:
+        member = self.members[int(node)]
+        try:
+            member.up.read_index(int(context))
+        except NotLeader as refusal:
+            self.say(f"{node} refuses: {refusal}")
+            return
+        self._turn(member)
+
+    def do_deliver(self, sender: str, to: str, *which: str) -> None:
+        for message in self._pick(sender, to, which):
+            self.wire.remove(message)
+            self._arrive(message)
+
+    def do_twice(self, sender: str, to: str, *which: str) -> None:
+        for message in self._pick(sender, to, which):
+            self._arrive(message)
+
+    def do_drop(self, sender: str, to: str, *which: str) -> None:
+        for message in self._pick(sender, to, which):
+            self.wire.remove(message)
+            self.say(f"{tell(message)} (lost)")
+
+    def do_quiet(self, command: str, *words: str) -> None:
+        told = len(self.lines)
+        getattr(self, f"do_{command}")(*words)
+        del self.lines[told:]
+
+    def do_round(self, *nodes: str) -> None:
+        among = {int(node) for node in nodes}
+        for message in [m for m in self.wire if m.sender in among and m.to in among]:
+            self.wire.remove(message)
+            self._arrive(message)
+
+    def do_stabilize(self, *nodes: str) -> None:
+        among = {int(node) for node in nodes} or set(self.members)
+        while movable := [m for m in self.wire if m.sender in among and m.to in among]:
+            self.wire.remove(movable[0])
+            self._arrive(movable[0])
+
+    def do_hold(self, node: str) -> None:
+        self.members[int(node)].held = True
+
+    def do_flush(self, node: str, count: str = "0") -> None:
+        self._flush(self.members[int(node)], int(count))
+
+    def do_flow(self, node: str) -> None:
+        self.members[int(node)].held = False
+        self._flush(self.members[int(node)], 0)
+
+    def do_crash(self, node: str) -> None:
+        member = self.members[int(node)]
+        self.say(f"{node} crashes; {len(member.writing)} batches unfinished")
+        member.writing.clear()
+        member.raft = None
+
+    def do_start(self, node: str) -> None:
+        self._start(self.members[int(node)])
+        self.do_status(node)
+
+    def do_cut(self, one: str, other: str) -> None:
+        self.cuts.add(frozenset((int(one), int(other))))
+
+    def do_heal(self) -> None:
+        self.cuts.clear()
+
+    def do_hint(self, node: str, peer: str) -> None:
+        member = self.members[int(node)]
+        member.up.peer_lost(int(peer))
+        self._turn(member)
+
+    def do_status(self, *nodes: str) -> None:
+        for node in nodes or [str(node) for node in self.members]:
+            member = self.members[int(node)]
+            if member.raft is None:
+                self.say(f"{node} down")
+                continue
+            raft = member.raft
+            log = terms(raft.log.slice(1, raft.last_index))
+            self.say(
+                f"{node} {raft.role.value} term={raft.term} leader={show(raft.leader)}"
+                f" commit={raft.commit_index} log={log}"
+            )
+
+    def do_disk(self, node: str) -> None:
+        member = self.members[int(node)]
+        self.say(
+            f"{node} disk: term={member.disk.hard_state.term} vote={show(member.disk.hard_state.voted_for)}"
+            f" log={terms(member.disk.entries)}; unfinished: {len(member.writing)};"
+            f" core counts on {member.up.log.durable_index}"
+        )
+
+    # -- What a node does
+
+    def _start(self, member: Member) -> None:
+        member.raft = Raft(
+            node_id=member.id,
+            voters=list(self.members),
+            hard_state=member.disk.hard_state,
+            entries=member.disk.entries,
+            applied_index=member.disk.applied_index,
+            random=Longest(),
+        )
+        member.raft.append_entries_max = self.append_entries_max
+        member.seen = self._state(member.raft)
+
+    def _arrive(self, message: Message) -> None:
+        member = self.members[message.to]
+        gone = member.raft is None or frozenset((message.sender, message.to)) in self.cuts
+        self.say(tell(message) + (" (lost)" if gone else ""))
+        if not gone:
+            member.up.step(message)
+            self._turn(member)
+
+    def _turn(self, member: Member) -> None:
+        raft = member.up
+        while raft.has_ready():
+            self._notice(member)
+            ready = raft.ready()
+            self.wire += ready.messages
+            if ready.hard_state or ready.entries or ready.messages_after_persist:
+                member.writing.append(ready)
+                if not member.held:
+                    self._flush(member, 0)
+            if ready.committed:
+                self.say(f"{member.id} commits {span(ready.committed)}")
+                raft.applied(ready.committed[-1].index)
+                member.disk.applied_index = min(raft.applied_index, len(member.disk.entries))
+            for read in ready.reads:
+                self.say(f"{member.id} reads {read.context} at {read.index}")
+            for context in ready.reads_lost:
+                self.say(f"{member.id} lost read {context}")
+        self._notice(member)
+
+    def _flush(self, member: Member, count: int) -> None:
+        raft = member.up
+        for _ in range(count or len(member.writing)):
+            ready = member.writing.popleft()
+            if ready.hard_state:
+                member.disk.hard_state = ready.hard_state
+                raft.hard_state_persisted(ready.hard_state)
+            if ready.entries:
+                del member.disk.entries[ready.entries[0].index - 1 :]
+                member.disk.entries += ready.entries
+                raft.persisted(ready.entries[-1].id)
+                if member.held:
+                    self.say(f"{member.id} has {span(ready.entries)} on disk")
+            self.wire += ready.messages_after_persist
+        self._notice(member)
+        if raft.has_ready():
+            self._turn(member)
+
+    def _notice(self, member: Member) -> None:
+        """Write down a change of role, term or leader."""
+        state = self._state(member.up)
+        if state != member.seen:
+            member.seen = state
+            role, term, leader = state
+            following = f" of {leader}" if leader and role == "follower" else ""
+            self.say(f"{member.id} is {role}{following} in term {term}")
+
+    def _state(self, raft: Raft) -> tuple[object, ...]:
+        return raft.role.value, raft.term, raft.leader
+
+    def _pick(self, sender: str, to: str, which: Sequence[str]) -> list[Message]:
+        kinds = [word for word in which if not word.isdigit()]
+        counts = [int(word) for word in which if word.isdigit()]
+        found = [
+            message
+            for message in self.wire
+            if (message.sender, message.to) == (int(sender), int(to))
+            and (not kinds or type(message).__name__ in kinds)
+        ]
+        assert found, f"nothing of the kind is under way from {sender} to {to}"
+        return found[: counts[0]] if counts else found
+
+
+def tell(message: Message) -> str:
+    """1 -> 2 AppendEntries term=1 previous=0/0 entries=1/1..1/3 commit=0"""
+    shown = [f"{message.sender} -> {message.to} {type(message).__name__}"]
+    for field in fields(message):
+        if field.name not in ("sender", "to"):
+            shown.append(f"{field.name}={show(getattr(message, field.name))}")
+    return " ".join(shown)
+
+
+def show(value: object) -> str:
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case EntryId():
+            return f"{value.term}/{value.index}"
+        case tuple():
+            return span(value)
+    assert not is_dataclass(value)
+    return str(value)
+
+
+def span(entries: Sequence[Entry]) -> str:
+    if not entries:
+        return "-"
+    first, last = show(entries[0].id), show(entries[-1].id)
+    return first if first == last else f"{first}..{last}"
+
+
+def terms(entries: Sequence[Entry]) -> str:
+    return ",".join(str(entry.term) for entry in entries) or "-"
