@@ -246,6 +246,15 @@ def test_a_changed_policy_does_not_move_the_cursor(stage: Stage) -> None:
     assert installed.policy["overlap"] == "allow"
 
 
+def test_a_takeover_by_equal_code_rewrites_nothing(stage: Stage) -> None:
+    chosen = job(catch_up={"all": 3}, start_deadline=90, on_lost={"rerun": 2})
+    stage.term(chosen)
+    before = stage.client.get(stage.keys.schedule("work"))
+    stage.at(30)
+    stage.term(chosen)
+    assert stage.client.get(stage.keys.schedule("work")) == before
+
+
 def test_older_code_leaves_alone_what_newer_code_installed(stage: Stage) -> None:
     stage.term(job(every_s=60), version=7)
     stage.at(61)
