@@ -65,9 +65,14 @@ class Beats:
         texts = {
             key: each if isinstance(each, str) else json.dumps(each) for key, each in environment.items()
         }
+        command = [sys.executable, "-m", "celery", "-A", app, "beat", "-l", "INFO", "--pidfile="]
+        command += [
+            "--schedule",
+            str(self.bench.directory / "stock-schedule"),
+        ]  # where a stock beat keeps its own
         with path.open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", app, "beat", "-l", "INFO", "--pidfile="],
+                command,
                 cwd=Path(__file__).parents[2],
                 env=self.bench.environment(**texts),
                 stdin=subprocess.DEVNULL,
