@@ -64,8 +64,9 @@ def upgrade() -> None:
         "leases",
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("ttl", sa.Integer, nullable=False),
+        sa.Column("checksum", sa.Integer, nullable=False),
     )
-    meta = op.create_table(
+    op.create_table(
         "meta",
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("cluster_id", sa.Text),
@@ -81,17 +82,6 @@ def upgrade() -> None:
         sa.Column("revision", sa.Integer, nullable=False),
         sa.Column("compact_revision", sa.Integer, nullable=False),
         sa.Column("swept_revision", sa.Integer, nullable=False),
+        sa.Column("checksum", sa.Integer, nullable=False),
     )
-    new_node = {
-        "id": 1,
-        "boot": 0,
-        "term": 0,
-        "base_index": 0,
-        "base_term": 0,
-        "applied_index": 0,
-        "revision": 1,
-        "compact_revision": -1,
-        "swept_revision": -1,
-    }
-    op.bulk_insert(meta, [new_node])
     op.execute(f"PRAGMA application_id = {APPLICATION_ID}")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import msgspec
-from sqlalchemy import Connection, Engine, Row, select, update
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
 from jobguard_store.machine.apply import Machine
@@ -25,11 +25,11 @@ from jobguard_store.machine.commands import UnknownCommand, decode
 from jobguard_store.machine.keyspace import interval
 from jobguard_store.machine.results import ChangeEvent, HistoricRange, RangeResult
 from jobguard_store.raft.messages import Entry, EntryId, EntryKind, HardState
-from jobguard_store.storage import file, history, raft_log, state
+from jobguard_store.storage import file, history, meta, raft_log, state
 from jobguard_store.storage.batch import Batch
 from jobguard_store.storage.damage import Damage, DiskFull, Newer, explained, sqlite_code
 from jobguard_store.storage.history import Changes
-from jobguard_store.storage.tables import meta
+from jobguard_store.storage.meta import Meta, from_hex, to_hex
 
 
 class InitialMember(msgspec.Struct, frozen=True):
@@ -69,29 +69,15 @@ class Sizes:
     in_use: int
 
 
-@dataclass(slots=True)
-class _Written:
-    """What the last commit left in `meta`, so that the next one writes that row whole, by one statement."""
-
-    term: int
-    voted_for: str | None
-    applied_index: int
-    revision: int
-    compact_revision: int
-    last_index: int  # of the log: not in meta
-
-
-_WRITE_META = "UPDATE meta SET term = ?, voted_for = ?, applied_index = ?, revision = ?, compact_revision = ?"
-
-
 class Database:
-    def __init__(self, path: Path, held: IO[bytes], writer: Engine, readers: Engine) -> None:
+    def __init__(self, path: Path, held: IO[bytes], engine: Engine, row: Meta) -> None:
         self._path = path
         self._held = held
-        self._engine = writer
-        self._readers = readers
-        self._writer = writer.connect()
-        self._written: _Written | None = None
+        self._engine = engine
+        self._writer = engine.connect()
+        self._readers = file.reader_engine(path)
+        self._meta = row  # as the last commit left it: the next one writes it whole
+        self._last_index: int | None = None  # of the log, once loaded
         self._sweeping: tuple[int, state.Position] | None = None
 
     @classmethod
@@ -107,11 +93,15 @@ class Database:
                 file.look_at(path)
                 with engine.begin() as tx:
                     file.check(tx)
-                file.upgrade(engine)
                 with engine.begin() as tx:
-                    tx.execute(update(meta).values(boot=meta.c.boot + 1))
+                    if file.upgrade(tx):
+                        meta.create(tx)
+                with engine.begin() as tx:
+                    row = meta.read(tx)
+                    row = replace(row, boot=row.boot + 1)
+                    meta.write(tx, row)
                 file.sync_folder(path)
-                return cls(path, held, engine, file.reader_engine(path))
+            return cls(path, held, engine, row)
         except BaseException:
             engine.dispose()
             held.close()
@@ -121,30 +111,21 @@ class Database:
         """Everything the node needs to go on. Raises DatabaseDamaged, DatabaseNewer."""
         with explained(self._path), self._writer.begin():
             try:
-                loaded = _load(self._writer)
+                loaded = _load(self._writer, self._meta)
             except (TypeError, ValueError) as error:  # a column holds what no build of ours puts there
                 raise Damage(str(error)) from error
-        self._written = _Written(
-            term=loaded.hard_state.term,
-            voted_for=_hex(loaded.hard_state.voted_for),
-            applied_index=loaded.applied_index,
-            revision=loaded.machine.revision,
-            compact_revision=loaded.machine.compact_revision,
-            last_index=loaded.entries[-1].index if loaded.entries else loaded.base.index,
-        )
+        self._last_index = loaded.entries[-1].index if loaded.entries else loaded.base.index
         return loaded
 
     def found(self, identity: Identity) -> None:
         """Write down who this node is; durable on return. Only for a file without an identity."""
-        values = {
-            "cluster_id": _hex(identity.cluster_id),
-            "member_id": _hex(identity.member_id),
-            "name": identity.name,
-            "initial_members": msgspec.json.encode(identity.initial_members).decode(),
-        }
-        with self._writer.begin():
-            nobody = update(meta).where(meta.c.member_id.is_(None)).values(**values)
-            assert self._writer.execute(nobody).rowcount == 1, "a node's identity is written once"
+        assert self._meta.member_id is None, "a node's identity is written once"
+        self._commit_meta(
+            cluster_id=to_hex(identity.cluster_id),
+            member_id=to_hex(identity.member_id),
+            name=identity.name,
+            initial_members=msgspec.json.encode(identity.initial_members).decode(),
+        )
 
     # --- writing ------------------------------------------------------------------------------------
 
@@ -154,43 +135,35 @@ class Database:
         Raises DiskFull, after which the batch may be written again. Any other exception, a failed fsync
         above all, must end the process: what reached the disk is unknown until a restart reads it.
         """
-        written = self._written
-        assert written is not None, "load before write"
-        after = _after(written, batch)
-        assert after.applied_index <= after.last_index, "applied what the log does not hold"
+        before = self._last_index
+        assert before is not None, "load before write"
+        last_index = batch.entries[-1].index if batch.entries else before
+        row = _after(self._meta, batch)
+        assert row.applied_index <= last_index, "applied what the log does not hold"
         with self._committing():
             if batch.entries:
-                raft_log.append(self._writer, batch.entries, written.last_index)
+                raft_log.append(self._writer, batch.entries, before)
             if batch.events:
                 state.append_events(self._writer, batch.events)
             if batch.leases:
                 state.write_leases(self._writer, batch.leases)
-            if batch.hard_state or batch.applied_index is not None:
-                row = (
-                    after.term,
-                    after.voted_for,
-                    after.applied_index,
-                    after.revision,
-                    after.compact_revision,
-                )
-                self._writer.exec_driver_sql(_WRITE_META, row)
-        self._written = after
+            if row is not self._meta:
+                meta.write(self._writer, row)
+        self._meta, self._last_index = row, last_index
 
     def compact(self) -> bool:
         """Remove up to 1,000 rows that compaction made unreadable; True while there is more to do."""
+        if self._sweeping is None:
+            if self._meta.swept_revision >= self._meta.compact_revision:
+                return False
+            # Once begun a sweep keeps its goal: a compaction that comes meanwhile has the next one.
+            self._sweeping = self._meta.compact_revision, state.Position(self._meta.swept_revision, -1)
+        goal, after = self._sweeping
         with self._committing():
-            if self._sweeping is None:
-                compact, swept = self._writer.execute(
-                    select(meta.c.compact_revision, meta.c.swept_revision)
-                ).one()
-                if swept >= compact:
-                    return False
-                self._sweeping = compact, state.Position(swept, -1)
-            compact, after = self._sweeping
-            rest = state.sweep(self._writer, compact, after)
-            if rest is None:
-                self._writer.execute(update(meta).values(swept_revision=compact))
-        self._sweeping = (compact, rest) if rest else None
+            rest = state.sweep(self._writer, goal, after)
+        if rest is None:
+            self._commit_meta(swept_revision=goal)
+        self._sweeping = (goal, rest) if rest else None
         return True
 
     def reclaim(self, pages: int = 256) -> bool:
@@ -202,14 +175,20 @@ class Database:
             driver.execute(f"PRAGMA incremental_vacuum({pages:d})").fetchall()
             return bool(self._writer.exec_driver_sql("PRAGMA freelist_count").scalar())
 
+    def _commit_meta(self, **changed: Any) -> None:
+        row = replace(self._meta, **changed)
+        with self._committing():
+            meta.write(self._writer, row)
+        self._meta = row
+
     @contextmanager
     def _committing(self) -> Iterator[None]:
         try:
             with self._writer.begin():
                 yield
-        except OperationalError as error:
+        except (OperationalError, sqlite3.OperationalError) as error:
             if sqlite_code(error) == sqlite3.SQLITE_FULL:
-                raise DiskFull(str(error.orig)) from error
+                raise DiskFull(str(error)) from error
             raise
 
     # --- reading, on other threads ------------------------------------------------------------------
@@ -267,10 +246,7 @@ class Database:
         self._held.close()
 
 
-def _load(tx: Connection) -> Loaded:
-    row = tx.execute(select(meta)).one_or_none()
-    if row is None:
-        raise Damage("its table meta is empty")
+def _load(tx: Connection, row: Meta) -> Loaded:
     base = EntryId(term=row.base_term, index=row.base_index)
     entries = raft_log.load(tx, base)
     last = entries[-1].id if entries else base
@@ -283,7 +259,7 @@ def _load(tx: Connection) -> Loaded:
     return Loaded(
         identity=_identity(row),
         boot=row.boot,
-        hard_state=HardState(term=row.term, voted_for=_number(row.voted_for)),
+        hard_state=HardState(term=row.term, voted_for=from_hex(row.voted_for)),
         base=base,
         entries=entries,
         applied_index=row.applied_index,
@@ -300,36 +276,24 @@ def _refuse_unknown(entry: Entry) -> None:
             raise Newer(f"log entry {entry.index} holds an unknown command, {unknown}") from unknown
 
 
-def _identity(row: Row[Any]) -> Identity | None:
+def _identity(row: Meta) -> Identity | None:
     if row.member_id is None:
         return None
     return Identity(
-        cluster_id=int(row.cluster_id, 16),
+        cluster_id=int(row.cluster_id or "", 16),
         member_id=int(row.member_id, 16),
-        name=row.name,
-        initial_members=msgspec.json.decode(row.initial_members, type=tuple[InitialMember, ...]),
+        name=row.name or "",
+        initial_members=msgspec.json.decode(row.initial_members or "", type=tuple[InitialMember, ...]),
     )
 
 
-def _after(written: _Written, batch: Batch) -> _Written:
-    """What the file will say once `batch` is in it."""
-    after = replace(written)
+def _after(row: Meta, batch: Batch) -> Meta:
+    """What the row will say once `batch` is in the file."""
+    changed: dict[str, Any] = {}
     if batch.hard_state is not None:
-        after.term, after.voted_for = batch.hard_state.term, _hex(batch.hard_state.voted_for)
-    if batch.applied_index is not None:
-        after.applied_index = batch.applied_index
-    if batch.revision is not None:
-        after.revision = batch.revision
-    if batch.compact_revision is not None:
-        after.compact_revision = batch.compact_revision
-    if batch.entries:
-        after.last_index = batch.entries[-1].index
-    return after
-
-
-def _hex(number: int | None) -> str | None:
-    return None if number is None else f"{number:x}"
-
-
-def _number(text: str | None) -> int | None:
-    return None if text is None else int(text, 16)
+        changed["term"] = batch.hard_state.term
+        changed["voted_for"] = to_hex(batch.hard_state.voted_for)
+    for name in ("applied_index", "revision", "compact_revision"):
+        if (value := getattr(batch, name)) is not None:
+            changed[name] = value
+    return replace(row, **changed) if changed else row

@@ -23,6 +23,7 @@ from sqlalchemy import Connection, Engine, QueuePool, StaticPool, create_engine,
 from jobguard_store.errors import DatabaseInUse
 from jobguard_store.storage.damage import Damage, Newer
 from jobguard_store.storage.tables import metadata
+from jobguard_store.storage.wal import refuse_dropped_commits
 
 APPLICATION_ID = 0x6A6F6267  # "jobg", in the header of every node's file since the first migration
 READERS_MAX = 4
@@ -80,6 +81,8 @@ def writer_engine(path: Path) -> Engine:
         (mode,) = dbapi.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise sqlite3.OperationalError(f"its file system does not support WAL, journal_mode is {mode}")
+        (_busy, believed, _moved) = dbapi.execute("PRAGMA wal_checkpoint").fetchone()
+        refuse_dropped_commits(Path(f"{path}-wal"), believed)
         dbapi.execute("PRAGMA synchronous = FULL")  # NORMAL would answer clients before the fsync
         dbapi.execute("PRAGMA cell_size_check = ON")
         dbapi.execute(
@@ -103,6 +106,7 @@ def reader_engine(path: Path) -> Engine:
         poolclass=QueuePool,
         pool_size=READERS_MAX,
         max_overflow=0,
+        pool_timeout=None,
         creator=lambda: _own_transactions(
             sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, check_same_thread=False, timeout=1)
         ),
@@ -141,21 +145,21 @@ def check(connection: Connection) -> None:
         raise Damage(str(finding).replace("\n", " "))
 
 
-def upgrade(engine: Engine) -> None:
-    """Bring the file to the newest schema this build knows, in one transaction. Raises Newer, Damage."""
+def upgrade(tx: Connection) -> bool:
+    """Bring the file to the newest schema this build knows; whether it was new. Raises Newer, Damage."""
     config = Config()
     config.set_main_option("script_location", str(files("jobguard_migrations")).replace("%", "%%"))
     script = ScriptDirectory.from_config(config)
     known = {revision.revision for revision in script.walk_revisions()}
-    with engine.begin() as connection:
-        found = MigrationContext.configure(connection).get_current_revision()
-        if found is not None and found not in known:
-            raise Newer(f"schema {found}, this build knows {script.get_current_head()}")
-        if found is None and connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar():
-            raise Damage("it does not say which schema it has")
-        if found != script.get_current_head():
-            config.attributes.update(connection=connection, metadata=metadata)
-            command.upgrade(config, "head")
+    found = MigrationContext.configure(tx).get_current_revision()
+    if found is not None and found not in known:
+        raise Newer(f"schema {found}, this build knows {script.get_current_head()}")
+    if found is None and tx.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar():
+        raise Damage("it does not say which schema it has")
+    if found != script.get_current_head():
+        config.attributes.update(connection=tx, metadata=metadata)
+        command.upgrade(config, "head")
+    return found is None
 
 
 def sync_folder(path: Path) -> None:

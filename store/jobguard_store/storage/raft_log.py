@@ -49,5 +49,5 @@ def load(tx: Connection, base: EntryId) -> list[Entry]:
 
 
 def checksum(entry: Entry) -> int:
-    """Over the whole entry, its place included: SQLite notices a torn tree, not a flipped bit in a value."""
+    """Over the whole entry, its place included."""
     return crc32(entry.data, crc32(b"%d %d %d" % (entry.index, entry.term, entry.kind)))

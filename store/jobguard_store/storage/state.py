@@ -47,15 +47,19 @@ def append_events(tx: Connection, events: Sequence[ChangeEvent]) -> None:
 def write_leases(tx: Connection, changed: Mapping[int, int]) -> None:
     """`changed` is id -> ttl, ttl 0 = gone. An id that was gone may be granted again."""
     gone = [lease for lease, ttl in changed.items() if not ttl]
-    granted = [number for lease, ttl in changed.items() if ttl for number in (lease, ttl)]
+    granted = [(lease, ttl, lease_checksum(lease, ttl)) for lease, ttl in changed.items() if ttl]
     delete_rows(tx, leases.c.id, gone)
-    insert_rows(tx, leases, granted, replace=True)
+    insert_rows(tx, leases, [value for row in granted for value in row], replace=True)
 
 
 def checksum(record: Record, sub: int) -> int:
-    """Over the whole row: SQLite notices a torn tree, not a flipped bit in a value."""
+    """Over the whole row."""
     numbers = (record.mod_revision, sub, record.create_revision, record.version, record.lease)
     return crc32(record.value, crc32(record.key, crc32(b"%d %d %d %d %d" % numbers)))
+
+
+def lease_checksum(lease: int, ttl: int) -> int:
+    return crc32(b"%d %d" % (lease, ttl))
 
 
 # --- reading ----------------------------------------------------------------------------------------
@@ -80,7 +84,11 @@ def load(tx: Connection, revision: int, compact_revision: int) -> Machine:
     newest = tx.execute(select(func.max(history.c.mod_revision))).scalar() or 0
     if not max(newest, compact_revision, 1) <= revision:
         raise Damage(f"history reaches revision {newest}, the state only {revision}")
-    granted = {row.id: row.ttl for row in tx.execute(select(leases))}
+    granted = {}
+    for lease, ttl, noted in tx.execute(select(leases)):
+        if lease_checksum(lease, ttl) != noted:
+            raise Damage(f"lease {lease} is not what was written")
+        granted[lease] = ttl
     rows = tx.execute(select(*version(live)).order_by(live.c.key))
     try:
         return Machine.restore(

@@ -4,6 +4,7 @@ Place in the house   raft_log, state, history, database -> tables
 Never                changes a table: their history is in jobguard_migrations, and a test compares the two
 
 Formats for ever: columns are only ever added, by a migration, with a default for the rows that lacked them.
+Rows have checksums: SQLite notices a torn tree, not a flipped bit in a value.
 """
 
 from collections.abc import Iterator, Sequence
@@ -80,6 +81,7 @@ leases = Table(
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("ttl", Integer, nullable=False),
+    Column("checksum", Integer, nullable=False),
 )
 
 meta = Table(
@@ -104,6 +106,7 @@ meta = Table(
     Column("compact_revision", Integer, nullable=False),
     # The last compaction whose rows have all been removed.
     Column("swept_revision", Integer, nullable=False),
+    Column("checksum", Integer, nullable=False),
 )
 """One row, id 1."""
 
@@ -111,8 +114,8 @@ meta = Table(
 # --- writing many rows --------------------------------------------------------------------------------
 # Each statement of the writer gives up the GIL and has to win it back from a busy loop, up to half a
 # millisecond every time. So a batch is one statement per table, with all its rows, and a statement's text is
-# made once per number of rows: the driver then finds it prepared. Above 64 only round numbers get one.
-_SIZES = (512, 256, 128, *range(64, 0, -1))
+# made once per number of rows: the driver then finds it prepared. Above 64 only every 16th gets one.
+_SIZES = (512, *range(256, 64, -16), *range(64, 0, -1))
 
 
 def insert_rows(tx: Connection, table: Table, values: Sequence[Any], *, replace: bool = False) -> None:
