@@ -9,7 +9,8 @@ Never                infers: a line says what one key says
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from threading import Event as ThreadEvent
 from threading import Lock, Thread
 
 import msgspec
@@ -44,26 +45,38 @@ class Account:
         self._stage = stage
         self._say = say
         self._watch: Watch = client.watch(self._keys.key() + b"/")
+        self._closed = ThreadEvent()
         self._thread = Thread(target=self._follow, name="account", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
+        self._closed.set()
         self._watch.close()
         self._thread.join(10)
 
     def _follow(self) -> None:
         try:
-            for event in self._watch:
-                if (line := self._line(event)) is not None:
+            while not self._closed.is_set():
+                batch = self._watch.poll(1.0)
+                for line in self._lines(batch.events if batch else ()):
                     self._say(line)
         except (JobguardError, msgspec.ValidationError) as error:
             self._say(f"the account ends here: {error}")
 
+    def _lines(self, events: Sequence[Event]) -> Iterator[str]:
+        """A claim that ends together with its occurrence is not news of its own."""
+        pairs = [(event, event.kv) for event in events if event.kv is not None]
+        over = {self._keys.occurrence(kv.key) for _, kv in pairs if self._keys.parts(kv.key)[0] == "done"}
+        for event, kv in pairs:
+            if event.type == "DELETE":
+                if self._keys.parts(kv.key)[0] == "active" and self._keys.occurrence(kv.key) not in over:
+                    yield f"{name(self._keys, kv)}  the claim is gone"
+            elif (line := self._line(event)) is not None:
+                yield line
+
     def _line(self, event: Event) -> str | None:
         assert event.kv is not None
         parts = self._keys.parts(event.kv.key)
-        if event.type == "DELETE":
-            return f"{name(self._keys, event.kv)}  the claim is gone" if parts[0] == "active" else None
         match parts[0]:
             case "open":
                 return opened(decode(event.kv.value, Open), event.kv)
