@@ -15,8 +15,9 @@ from urllib.parse import unquote
 
 import msgspec
 
-from jobguard.client import Client, segment, shared
+from jobguard.client import Client, shared
 from jobguard.mirror import Mirror
+from jobguard.ops import segment
 from jobguard.wire import KeyValue
 
 OnChange = Callable[[str, Any], None]

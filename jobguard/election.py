@@ -16,9 +16,10 @@ from threading import Lock as Mutex
 import msgspec
 
 from jobguard import wire
-from jobguard.client import Client, prefix_end, put_op
+from jobguard.client import Client
 from jobguard.errors import Compacted, NotHolder
 from jobguard.lock import Seat, root
+from jobguard.ops import prefix_end, put_op
 from jobguard.place import Contender, Place
 from jobguard.session import Session, State
 from jobguard.watch import Watch

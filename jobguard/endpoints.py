@@ -23,6 +23,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from enum import Enum, auto
+from math import inf
 from typing import NamedTuple
 
 import msgspec
@@ -54,9 +55,9 @@ class Node:
         self._failures = 0
         self._idle: deque[Connection] = deque(maxlen=IDLE_MAX)  # append and pop are atomic: no lock
 
-    def exchange(self, path: str, body: bytes, deadline: float) -> Answer:
+    def exchange(self, path: str, body: bytes, deadline: float, connect_by: float = inf) -> Answer:
         """One request on an idle connection or a new one. Raises NotConnected, AnswerLost."""
-        connection = self.connection(deadline)
+        connection = self.connection(min(deadline, connect_by))
         try:
             return connection.exchange(self.endpoint.request(path, body), deadline)
         finally:
@@ -109,13 +110,13 @@ class Endpoints:
         """POST to one node after the other until one says yes, or no for good, or time is up.
 
         `patience` bounds one attempt, so that a node that fell silent does not use up the deadline. An
-        attempt that must not be repeated gets all the time there is.
+        attempt that must not be repeated gets all the time there is, once it is connected.
         """
         trouble = "no time was left to ask"
         for node in self.turns(deadline):
-            limit = min(deadline, time.monotonic() + patience) if harmless else deadline
+            patient = time.monotonic() + patience
             try:
-                answer = node.exchange(path, body, limit)
+                answer = node.exchange(path, body, min(deadline, patient) if harmless else deadline, patient)
             except NotConnected as error:
                 trouble = str(error)
             except AnswerLost as error:
@@ -197,9 +198,10 @@ def read_refusal(answer: Answer) -> Refusal:
     try:
         body = wire.decode(answer.body, wire.ErrorBody)
     except msgspec.DecodeError:  # not the gateway: a proxy, a wrong address
-        body = wire.ErrorBody(message=answer.body[:200].decode(errors="replace").strip())
+        text = f"HTTP {answer.status}: {answer.body[:200].decode(errors='replace').strip()}"
         if answer.status in _FINAL_STATUSES:
-            return Refusal(Verdict.FINAL, ServerError(12, f"HTTP {answer.status}: {body.message}"))
+            return Refusal(Verdict.FINAL, ServerError(12, text))
+        return refusal(0, text)
     return refusal(body.code, body.message or body.error or f"HTTP {answer.status}")
 
 

@@ -78,4 +78,4 @@ class Fenced(JobguardError):
 
 
 class NotGuarded(NotHolder):
-    """`current()` was asked outside the body of a scheduled run, where there is no occurrence and no token."""
+    """`current()` was asked outside the body of a scheduled run: there is no occurrence and no token."""

@@ -23,8 +23,9 @@ from urllib.parse import unquote
 
 import msgspec
 
-from jobguard.client import Client, segment
+from jobguard.client import Client
 from jobguard.errors import LockLost, NotAcquired, NotHolder, OutcomeUnknown, Unavailable
+from jobguard.ops import segment
 from jobguard.place import Contender, Kind, Place
 from jobguard.session import State
 from jobguard.wire import Compare, KeyValue

@@ -23,6 +23,9 @@ from jobguard.wire import KeyValue
 
 log = logging.getLogger("jobguard.mirror")
 
+AGAIN = 1.0
+"""Seconds before a store that refused is asked again."""
+
 OnChange = Callable[[bytes, KeyValue | None], None]
 
 
@@ -125,6 +128,7 @@ class _Follower:
                     log.info("mirror of %r: its revision was compacted, reading all again", self._prefix)
                 except JobguardError as error:
                     log.warning("mirror of %r: %s", self._prefix, error)
+                    self._closed.wait(AGAIN)
             self._reload()
 
     def _read(self, watch: Watch) -> None:
@@ -140,7 +144,7 @@ class _Follower:
                 return
             except JobguardError as error:
                 log.warning("mirror of %r cannot be read: %s", self._prefix, error)
-                self._closed.wait(1.0)
+                self._closed.wait(AGAIN)
 
     def _load(self) -> None:
         answer = self._client.prefix(self._prefix)

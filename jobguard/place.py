@@ -35,17 +35,9 @@ from typing import Literal
 import msgspec
 
 from jobguard import wire
-from jobguard.client import (
-    Client,
-    Known,
-    compare_absent,
-    compare_created,
-    delete_op,
-    get_op,
-    prefix_end,
-    put_op,
-)
+from jobguard.client import Client, Known
 from jobguard.errors import Compacted, JobguardError, LeaseExpired, LeaseNotFound, Unavailable
+from jobguard.ops import compare_absent, compare_created, delete_op, get_op, prefix_end, put_op
 from jobguard.session import Session, borrow, give_back
 from jobguard.watch import Watch
 from jobguard.wire import Compare, KeyValue, RequestOp, int64

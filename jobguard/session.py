@@ -132,11 +132,15 @@ class Session(SharedSession):
         if was_held:
             self._revoke()
 
-    def _revoke(self) -> None:
+    def _revoke(self) -> bool:
+        if self._pid != os.getpid():
+            return True  # the parent's
         try:
             self.client.revoke(self.lease_id)
         except JobguardError as error:
             log.warning("lease %x not revoked, it lapses within %d s: %s", self.lease_id, self.ttl, error)
+            return False
+        return True
 
     def abandon(self) -> None:
         """Stop renewing and say nothing to the store: the lease lapses within its TTL."""
@@ -240,24 +244,29 @@ def borrow(client: Client, ttl: float) -> Session:
         session._spare_until = math.inf
         if session.state is State.HELD:
             return session
-        session.abandon()
+        session.discard()  # its renewals are failing
     return Session(client, ttl)
 
 
 def give_back(session: Session) -> None:
     """The holder is done and nothing of it is left on the lease."""
     session._on_suspect, session._on_lost = [], []  # they were the holder's
+    if session.state is State.LOST:
+        session.abandon()
+        return
     session._spare_until = boottime() + session.ttl
     session.client.spare_sessions[session.asked_ttl].append(session)
 
 
 def close_spare(client: Client) -> None:
-    for spare in list(client.spare_sessions.values()):
-        while spare:
-            try:
-                spare.pop().close()
-            except IndexError:
-                break
+    """End the spare leases. If the store does not answer for one, the others lapse by themselves too."""
+    spare = [session for each in list(client.spare_sessions.values()) for session in list(each)]
+    retired = [session for session in spare if _retire(session)]
+    for session in retired:
+        session.abandon()
+    for session in retired:
+        if not session._revoke():
+            return
 
 
 def _retire(session: Session) -> bool:

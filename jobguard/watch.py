@@ -22,9 +22,10 @@ from typing import NamedTuple, Self
 import msgspec
 
 from jobguard import wire
-from jobguard.client import Client, prefix_end, to_bytes
+from jobguard.client import Client
 from jobguard.endpoints import Node, Verdict, read_refusal, refusal
 from jobguard.errors import Compacted, ServerError
+from jobguard.ops import prefix_end, to_bytes
 from jobguard.transport import AnswerLost, Connection, NotConnected
 from jobguard.wire import int64
 

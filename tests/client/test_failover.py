@@ -43,7 +43,7 @@ def test_the_endpoint_that_answered_is_asked_first_from_then_on(store: Cluster) 
         assert len(second.seen) == 5
 
 
-def test_nobody_there_is_unavailable_within_the_timeout(kind: str) -> None:
+def test_nobody_there_is_unavailable_within_the_timeout() -> None:
     with Client([dead_url(), dead_url()], timeout=0.5) as client:
         for call in (lambda: client.get("k"), lambda: client.put("k", "v"), lambda: client.grant(5)):
             started = time.monotonic()
@@ -123,7 +123,7 @@ def test_reads_and_unambiguous_writes_go_on_when_the_leader_is_killed(three_node
 
 
 def test_two_dead_nodes_of_three_are_unavailable_and_one_that_returns_is_enough(three_nodes: Cluster) -> None:
-    with Client(three_nodes.endpoints, timeout=2) as client:
+    with Client(three_nodes.endpoints, timeout=1) as client:
         client.put("k", "v")
         first, second, _ = three_nodes.nodes
         first.kill()
@@ -146,7 +146,7 @@ class Scripted:
         (node,) = client.endpoints.nodes
         node.exchange = self.exchange  # type: ignore[method-assign]
 
-    def exchange(self, path: str, body: bytes, deadline: float) -> Answer:
+    def exchange(self, path: str, body: bytes, deadline: float, connect_by: float = 0) -> Answer:
         self.asked.append(path)
         return self._answers.pop(0)
 

@@ -13,10 +13,10 @@ from jobguard.client import (
     compare_value,
     delete_op,
     get_op,
-    prefix_end,
     put_op,
 )
 from jobguard.errors import Compacted, ConfigurationError, LeaseNotFound, ServerError
+from jobguard.ops import prefix_end
 from jobguard.wire import CompactionRequest, CompactionResponse
 
 

@@ -148,6 +148,25 @@ def test_trying_a_busy_lock_is_one_round_trip_and_leaves_no_key(
         assert waiters(client) == 0
 
 
+def test_closing_the_client_ends_the_leases_it_kept_for_the_next_lock(store: Cluster, other: Client) -> None:
+    client = Client(store.endpoints, namespace=other.namespace)
+    with client.lock("l"):
+        (queue,) = holders(other)
+    assert other.time_to_live(queue.holder.lease).TTL >= 0
+    client.close()
+    assert other.time_to_live(queue.holder.lease).TTL == -1
+    with client.lock("l"):  # and it is usable again
+        pass
+    client.close()
+
+
+def test_a_spare_lease_that_nobody_takes_is_given_up(client: Client, other: Client) -> None:
+    with client.lock("l", ttl=2):
+        (queue,) = holders(other)
+    eventually(lambda: other.time_to_live(queue.holder.lease).TTL == -1, within=6)
+    assert not client.spare_sessions[2]
+
+
 def test_two_held_locks_never_share_a_lease(client: Client) -> None:
     with client.lock("a"), client.lock("b"):
         leases = {queue.holder.lease for queue in holders(client)}

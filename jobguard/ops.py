@@ -1,0 +1,66 @@
+"""The parts of a transaction, and of a key.
+
+Place in the house   client, lock, users' own transactions  ->  ops  ->  wire
+Takes                keys and values as str or bytes, revisions that were seen
+Gives                compares and operations for `Client.txn`
+Never                talks to the store
+"""
+
+from urllib.parse import quote
+
+from jobguard import wire
+from jobguard.wire import Compare, RequestOp, int64
+
+
+def compare_created(key: str | bytes, revision: int) -> Compare:
+    """The key was created at `revision`, and not deleted since: the same holder."""
+    return Compare(target="CREATE", key=to_bytes(key), create_revision=int64(revision))
+
+
+def compare_mod(key: str | bytes, revision: int) -> Compare:
+    """The key has not changed since `revision`."""
+    return Compare(target="MOD", key=to_bytes(key), mod_revision=int64(revision))
+
+
+def compare_value(key: str | bytes, value: str | bytes) -> Compare:
+    """The key exists and holds `value`."""
+    return Compare(target="VALUE", key=to_bytes(key), value=to_bytes(value))
+
+
+def compare_absent(key: str | bytes) -> Compare:
+    return compare_created(key, 0)
+
+
+def compare_present(key: str | bytes) -> Compare:
+    return Compare(target="CREATE", result="GREATER", key=to_bytes(key))
+
+
+def put_op(key: str | bytes, value: str | bytes, lease: int = 0) -> RequestOp:
+    return RequestOp(
+        request_put=wire.PutRequest(key=to_bytes(key), value=to_bytes(value), lease=int64(lease))
+    )
+
+
+def get_op(key: str | bytes, range_end: str | bytes = b"") -> RequestOp:
+    return RequestOp(request_range=wire.RangeRequest(key=to_bytes(key), range_end=to_bytes(range_end)))
+
+
+def delete_op(key: str | bytes, range_end: str | bytes = b"") -> RequestOp:
+    return RequestOp(
+        request_delete_range=wire.DeleteRangeRequest(key=to_bytes(key), range_end=to_bytes(range_end))
+    )
+
+
+def segment(name: str) -> str:
+    """A name as one part of a key."""
+    return quote(name, safe=":")
+
+
+def prefix_end(prefix: str | bytes) -> bytes:
+    """The range_end that makes a range of all keys that begin with `prefix`."""
+    stem = to_bytes(prefix).rstrip(b"\xff")
+    return stem[:-1] + bytes([stem[-1] + 1]) if stem else b"\0"
+
+
+def to_bytes(text: str | bytes) -> bytes:
+    return text.encode() if isinstance(text, str) else text
