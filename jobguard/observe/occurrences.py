@@ -180,13 +180,13 @@ def standing(record: Open, held: bool, holder: Active | None) -> tuple[str, str]
     """Where an open occurrence stands, as a word and as a sentence."""
     attempt = f"attempt {record.n}" + (f", retry {record.r}" if record.r else "")
     if held and holder:
-        return "running", f"{holder.holder} runs {attempt} since {clock(holder.since)}."
+        return "running", f"{who(holder)} runs {attempt} since {clock(holder.since)}."
     if record.retry_at:
         return "retrying", f"The task asked for a retry; {attempt} is due at {clock(record.retry_at)}."
     if holder and (record.n, record.r) == (holder.n, holder.r):
         return (
             "lapsed",
-            f"{holder.holder} lost its claim on {attempt}; the leading beat decides.",
+            f"{who(holder)} lost its claim on {attempt}; the leading beat decides.",
         )
     if record.published:
         return "waiting", f"Published as {attempt} and not yet started by any worker."
@@ -298,7 +298,7 @@ def ended_run(keys: Keys, kv: KeyValue) -> Run:
 
 def ending(done: Done) -> str:
     """The verdict as a sentence."""
-    at = f" on {done.host} pid {done.pid}" if done.host else ""
+    at = f" on {done.worker or done.host} pid {done.pid}" if done.host else ""
     because = f": {done.reason}" if done.reason else ""
     lost = f", after {times(done.lost)} lost with its worker" if done.lost else ""
     match done.verdict:
@@ -325,6 +325,11 @@ def ending(done: Done) -> str:
             return f"Published, and never claimed{because or ': an unguarded worker may have run it'}."
         case Verdict.UNRECORDED:
             return f"The body finished{at}, but its claim was gone by then{because}."
+
+
+def who(holder: Active) -> str:
+    """A process by its worker's node name, which tells more than the host, where it is known."""
+    return f"{holder.worker or holder.host} pid {holder.pid}"
 
 
 def times(count: int) -> str:

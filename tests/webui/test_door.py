@@ -76,6 +76,19 @@ def test_a_new_token_ends_all_sessions(client: Client, pages: FlaskClient) -> No
     assert renewed.get("/locks/").status_code == 303
 
 
+def test_it_works_under_a_prefix(stranger: FlaskClient) -> None:
+    """Behind a proxy that mounts it at /guard."""
+    mounted = {"base_url": "http://localhost/guard/"}
+    away = stranger.get("runs/?job=a", **mounted)
+    assert away.headers["Location"] == "/guard/sign-in?next=/runs/?job%3Da"
+    data = {"token": TOKEN, "next": "/runs/?job=a"}
+    back = stranger.post("sign-in", data=data, headers=OURS, **mounted)
+    assert back.headers["Location"] == "/guard/runs/?job=a"
+    page = stranger.get("runs/", **mounted).text
+    assert 'href="/guard/locks/"' in page
+    assert 'src="/guard/static/live.js"' in page
+
+
 @pytest.mark.parametrize("target", ["//evil.example", "/\\evil.example", "https://evil.example", "evil"])
 def test_signing_in_never_leads_to_another_host(stranger: FlaskClient, target: str) -> None:
     answer = stranger.post("/sign-in", data={"token": TOKEN, "next": target}, headers=OURS)

@@ -21,7 +21,7 @@ def test_the_overview_answers_the_three_questions(client: Client, pages: FlaskCl
     client.put(client.key("config", "digest", "sender"), '"news@example.org"')
     client.put(client.key("config", "smtp", "password"), '"hunter2"')
     page = pages.get("/").text
-    for told in ("beat-1", "beat-2", "Standing by", "worker-1", "digest", "running", "4242"):
+    for told in ("beat-1", "beat-2", "Standing by", "celery@w1", "digest", "running", "4242"):
         assert told in page
     assert "another run is on worker-9 pid 9" in page
     assert "news@example.org" in page
@@ -71,7 +71,7 @@ def test_a_run_shows_its_attempts_and_why(client: Client, pages: FlaskClient, ap
     (run,) = api.get("/api/v1/runs").json["items"]
     assert (run["verdict"], run["attempts"]) == ("running", 2)
     page = pages.get(f"/runs/{run['id']}").text
-    assert "worker-1 pid 4242 runs attempt 2" in page
+    assert "celery@w1 pid 4242 runs attempt 2" in page
     whole = api.get(f"/api/v1/runs/{run['id']}").json
     assert [(one["attempt"], one["host"]) for one in whole["history"]] == [(2, "worker-1")]
 

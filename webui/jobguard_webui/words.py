@@ -14,9 +14,8 @@ SECRET = re.compile(r"(api|token|key|secret|pass|signature|database|credential)"
 
 
 def install(app: Flask) -> None:
-    app.jinja_env.filters.update(
-        iso=iso, clock=clock, since=since, duration=duration, bytes=size, unless_secret=unless_secret
-    )
+    for word in (iso, clock, since, lasting, duration, size, unless_secret):
+        app.add_template_filter(word)
     app.jinja_env.globals["now"] = now
 
 
@@ -41,7 +40,17 @@ def clock(moment: datetime | None) -> str:
 def since(moment: datetime) -> str:
     """How long ago. Clocks of hosts differ a little, so the future reads as now."""
     seconds = (now() - moment).total_seconds()
-    return "just now" if seconds < 1 else f"{duration(seconds)} ago"
+    return "just now" if seconds < 1 else f"{elapsed(seconds)} ago"
+
+
+def lasting(moment: datetime) -> str:
+    """For how long, since then."""
+    return elapsed(max((now() - moment).total_seconds(), 0))
+
+
+def elapsed(seconds: float) -> str:
+    """In whole seconds: a page that refreshes itself should not flicker."""
+    return f"{int(seconds)} s" if seconds < 10 else duration(seconds)
 
 
 def duration(seconds: float | None) -> str:
