@@ -2,10 +2,9 @@
 
 Place in the house   test_scenarios, scenarios/*.txt  ->  script  ->  jobguard_store.raft
 
-    cluster 3                          three empty nodes (ids 1, 2, 3)
+    cluster 3 [appends=1]              three empty nodes (ids 1, 2, 3); so many entries in one append
     restore 2 log=1,1,4 term=5 vote=3 applied=1
                                        2 starts from such a disk; a log is told by its entries' terms
-    appends 1                          no append carries more entries than that
     tick 1 [10]                        time passes at node 1
     timeout 1                          .. until it asks for an election
     elect 1 [1 2 3]                    it does, and wins among these; only the end of it is written down
@@ -35,6 +34,7 @@ from jobguard_store.raft import (
     EntryId,
     EntryKind,
     HardState,
+    Limits,
     Message,
     NotLeader,
     Raft,
@@ -80,7 +80,7 @@ class Script:
         self.wire: list[Message] = []
         self.cuts: set[frozenset[int]] = set()
         self.lines: list[str] = []
-        self.append_entries_max = Raft.append_entries_max
+        self.limits = Limits()
 
     def run(self, line: str) -> list[str]:
         """Obey one line; what happened."""
@@ -94,8 +94,11 @@ class Script:
 
     # -- Commands
 
-    def do_cluster(self, size: str) -> None:
+    def do_cluster(self, size: str, *options: str) -> None:
         self.wire.clear()
+        self.limits = Limits(
+            append_entries=int(dict(option.split("=") for option in options).get("appends", 4096))
+        )
         self.members = {i: Member(i) for i in range(1, int(size) + 1)}
         for member in self.members.values():
             self._start(member)
@@ -108,11 +111,6 @@ class Script:
         vote = int(chosen["vote"]) if "vote" in chosen else None
         member.disk = Disk(HardState(int(chosen["term"]), vote), entries, int(chosen.get("applied", 0)))
         self._start(member)
-
-    def do_appends(self, limit: str) -> None:
-        self.append_entries_max = int(limit)
-        for member in self.members.values():
-            member.up.append_entries_max = self.append_entries_max
 
     def do_tick(self, node: str, times: str = "1") -> None:
         member = self.members[int(node)]
@@ -245,8 +243,8 @@ class Script:
             entries=member.disk.entries,
             applied_index=member.disk.applied_index,
             random=Longest(),
+            limits=self.limits,
         )
-        member.raft.append_entries_max = self.append_entries_max
         member.seen = self._state(member.raft)
 
     def _arrive(self, message: Message) -> None:

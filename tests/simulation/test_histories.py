@@ -6,6 +6,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from jobguard_store.raft import Limits
 from tests.simulation.world import Temper, World, written
 
 ACKNOWLEDGED_PER_HISTORY = 20  # on average; fewer would mean that the trouble leaves no room for work
@@ -54,8 +55,7 @@ def test_without_trouble_a_cluster_works_and_nothing_is_refused() -> None:
     calm = Temper(
         voters=3,
         election_ticks=10,
-        append_entries_max=4096,
-        in_flight_max=128,
+        limits=Limits(),
         crash_rate=0.0,
         reign_max=0,
         duplicate_rate=0.0,

@@ -4,7 +4,17 @@ import dataclasses
 
 import pytest
 
-from jobguard_store.raft import AppendEntries, EntryId, HardState, PreVoteRequest, Raft, Ready, VoteRequest
+from jobguard_store.raft import (
+    AppendEntries,
+    EntryId,
+    HardState,
+    Limits,
+    PreVoteRequest,
+    Raft,
+    Ready,
+    VoteRequest,
+)
+from jobguard_store.raft.leading import Leadership
 from jobguard_store.raft.quorum import majority_holds
 from tests.simulation.world import Temper, World
 
@@ -36,15 +46,21 @@ class AcknowledgesBeforeTheDisk(Raft):
         )
 
 
+class CountsCopiesOfAnyTerm(Leadership):
+    def committed(self, commit_index: int) -> int:
+        copies = [progress.match for progress in self.progress.values()]
+        index = majority_holds([self._log.durable_index, *copies])
+        self.may_send |= index > commit_index
+        return max(index, commit_index)
+
+
 class CommitsEarlierTermsByCounting(Raft):
     """The mistake of Figure 8."""
 
-    def _count_copies(self) -> None:
-        copies = [progress.match for progress in self._progress.values()]
-        index = majority_holds([self.log.durable_index, *copies])
-        if index > self.commit_index:
-            self.commit_index = index
-            self._replicate = True
+    def _become_leader(self) -> None:
+        super()._become_leader()
+        assert self._leadership
+        self._leadership.__class__ = CountsCopiesOfAnyTerm
 
 
 class LetsAShorterLogWin(Raft):
@@ -101,8 +117,7 @@ class CutsWhatALateAppendDoesNotName(Raft):
 CALM = Temper(
     voters=3,
     election_ticks=2,
-    append_entries_max=4096,
-    in_flight_max=128,
+    limits=Limits(),
     crash_rate=0.0,
     reign_max=0,
     duplicate_rate=0.0,
@@ -112,7 +127,7 @@ CALM = Temper(
 )
 ANY = None
 VOTES_COLLIDE = dataclasses.replace(CALM, voters=5, election_ticks=3, crash_rate=0.01, late_rate=0.1)
-SHORT_REIGNS = dataclasses.replace(CALM, append_entries_max=1, in_flight_max=1, reign_max=30)
+SHORT_REIGNS = dataclasses.replace(CALM, limits=Limits(append_entries=1, in_flight=1), reign_max=30)
 LATE_ANSWERS = dataclasses.replace(CALM, voters=5, election_ticks=3, late_rate=0.1)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jobguard_store.raft import Entry, EntryKind, HardState, Message, NotLeader, Raft, Ready, Role
+from jobguard_store.raft import Entry, EntryKind, HardState, Limits, Message, NotLeader, Raft, Ready, Role
 from tests.simulation.invariants import Broken, Ledger
 
 TICK = 10
@@ -44,8 +44,7 @@ class Temper:
 
     voters: int
     election_ticks: int  # short elections collide
-    append_entries_max: int  # small batches part what usually travels together
-    in_flight_max: int
+    limits: Limits  # small batches part what usually travels together
     crash_rate: float  # between two steps of a Ready
     reign_max: int  # how soon a new leader crashes, or 0; the stuff of Figure 8
     duplicate_rate: float
@@ -58,8 +57,11 @@ class Temper:
         return cls(
             voters=random.choice((1, 2, 3, 3, 3, 3, 5, 5, 5)),
             election_ticks=random.choice((2, 3, 10)),
-            append_entries_max=random.choice((1, 2, 4096)),
-            in_flight_max=random.choice((1, 3, 128)),
+            limits=Limits(
+                append_entries=random.choice((1, 2, 4096)),
+                in_flight=random.choice((1, 3, 128)),
+                committed=random.choice((1, 5, 1024)),
+            ),
             crash_rate=random.choice((0.0, 0.0003, 0.003)),
             reign_max=random.choice((0, 0, 15, 60)),
             duplicate_rate=random.choice((0.0, 0.02, 0.2)),
@@ -179,10 +181,8 @@ class World:
             applied_index=disk.applied_index,
             election_ticks=self.temper.election_ticks,
             random=node.random,
+            limits=self.temper.limits,
         )
-        node.raft.append_entries_max = self.temper.append_entries_max
-        node.raft.in_flight_max = self.temper.in_flight_max
-        node.raft.committed_max = 5
         self.after(self.random.randrange(TICK), self._tick, node, node.boot)
 
     def _crash(self, node: Node) -> None:

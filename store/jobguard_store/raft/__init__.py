@@ -5,6 +5,7 @@ Never                reads a clock, opens anything, awaits, or draws its own ran
 """
 
 from jobguard_store.raft.core import NotLeader, Raft, Role
+from jobguard_store.raft.leading import Limits
 from jobguard_store.raft.messages import (
     MESSAGES,
     NOTHING,
@@ -40,6 +41,7 @@ __all__ = [
     "HardState",
     "Heartbeat",
     "HeartbeatReply",
+    "Limits",
     "Message",
     "NotLeader",
     "PreVote",

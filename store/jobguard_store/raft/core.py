@@ -1,6 +1,6 @@
 """Elections and replication: Raft's rules as a plain object.
 
-Place in the house   node  ->  raft.core  ->  raft.log, raft.progress, raft.quorum, raft.reads
+Place in the house   node  ->  raft.core  ->  raft.patience, raft.leading, raft.log, raft.reads
 Takes                ticks, peers' messages, proposals, word of what became durable
 Gives                Ready: what to send, persist, then send, then apply
 Never                reads a clock, opens anything, awaits, or draws its own randomness
@@ -10,9 +10,9 @@ Sections in brackets are the Raft paper's (extended version), "thesis" is Ongaro
 
 from collections.abc import Collection, Sequence
 from enum import Enum
-from itertools import count, repeat
-from typing import Protocol, assert_never
+from typing import assert_never
 
+from jobguard_store.raft.leading import LIMITS, Leadership, Limits
 from jobguard_store.raft.log import RaftLog
 from jobguard_store.raft.messages import (
     NOTHING,
@@ -33,8 +33,8 @@ from jobguard_store.raft.messages import (
     Vote,
     VoteRequest,
 )
-from jobguard_store.raft.progress import Progress, State
-from jobguard_store.raft.quorum import Outcome, majority, majority_holds, tally
+from jobguard_store.raft.patience import Patience, Randomness
+from jobguard_store.raft.quorum import Outcome, tally
 from jobguard_store.raft.reads import ReadRounds
 
 
@@ -53,19 +53,8 @@ class NotLeader(Exception):
         self.leader = leader
 
 
-class Randomness(Protocol):
-    """The one thing drawn: a number in [start, stop). random.Random fits."""
-
-    def randrange(self, start: int, stop: int, /) -> int: ...
-
-
 class Raft:
     """One voter. Ask `has_ready()` after every turn, and carry out each Ready in its order."""
-
-    append_bytes_max = 1024 * 1024  # of data in one AppendEntries
-    append_entries_max = 4096  # .. so that what is measured stays bounded
-    in_flight_max = 128  # appends to one peer: what one that stopped answering may cost in memory
-    committed_max = 1024  # entries in one Ready, so that a long replay leaves the node time for its peers
 
     def __init__(
         self,
@@ -79,6 +68,7 @@ class Raft:
         election_ticks: int = 10,
         heartbeat_ticks: int = 1,
         base: EntryId = NOTHING,
+        limits: Limits = LIMITS,
     ) -> None:
         """Start from what the disk holds: `entries` follow `base`, and all of it is durable.
 
@@ -91,9 +81,9 @@ class Raft:
         assert base.index <= applied_index <= self.log.last_index, "applied beyond what the log holds"
         self._voters = tuple(sorted(voters))
         self._peers = tuple(voter for voter in self._voters if voter != node_id)
-        self._random = random
         self._election_ticks = election_ticks
         self._heartbeat_ticks = heartbeat_ticks
+        self._limits = limits
 
         self.term = hard_state.term
         self._voted_for = hard_state.voted_for
@@ -103,18 +93,10 @@ class Raft:
         self.leader: int | None = None
         self.commit_index = self.applied_index = self._handed_commit = applied_index
 
-        # Elections
-        self._elapsed = 0  # ticks towards the next election; a leader's towards its next heartbeat
-        self._unled_ticks = election_ticks  # since a leader was heard: below election_ticks, one leads,
-        self._leader_lost = False  # .. unless its connection closed
-        self._early: set[int] = set()  # whom we granted a pre-vote on that hint alone
-        self._hurry_ticks = 0  # how long the hint makes us try again soon
+        self._patience = Patience(election_ticks, len(self._voters), random)
         self._votes: dict[int, bool] = {}
-        self._reset_election_timer()
-
-        # Leadership
-        self._progress: dict[int, Progress] = {}
-        self._replicate = False  # a peer may lack something that may be sent now
+        self._leadership: Leadership | None = None
+        self._ticks_to_heartbeat = 0
         self._reads = ReadRounds(node_id, len(self._voters))
 
         self._messages: list[Message] = []
@@ -132,17 +114,15 @@ class Raft:
 
     def tick(self) -> None:
         """One unit of time passed: elections, heartbeats, and a leader's check that it still has a quorum."""
-        self._elapsed += 1
-        if self.role is Role.LEADER:
-            self._check_quorum()
-            if self.role is Role.LEADER and self._elapsed >= self._heartbeat_ticks:
-                self._elapsed = 0
-                self._send_heartbeats()
-            return
-        self._unled_ticks += 1
-        self._hurry_ticks = max(self._hurry_ticks - 1, 0)
-        if self._elapsed >= self._election_timeout:
-            self._ask_ahead()
+        if self._leadership is None:
+            if self._patience.tick():
+                self._ask_ahead()
+        elif not self._leadership.still_leads(self._election_ticks):
+            self._become_follower(self.term)  # others may lead by now
+        else:
+            self._ticks_to_heartbeat -= 1
+            if self._ticks_to_heartbeat <= 0:
+                self._send_heartbeats(self._leadership)
 
     def step(self, message: Message) -> None:
         """Take in one peer message. May be late, doubled, reordered or of another age.
@@ -162,14 +142,15 @@ class Raft:
             self._on_message_from_the_past(message)
             return
         if message.term > self.term:
-            if isinstance(message, VoteRequest) and self._is_led(message.sender):
+            if isinstance(message, VoteRequest) and not self._hears_vote_of(message.sender):
                 return
             self._become_follower(message.term)
         match message:
             case AppendEntries():
                 self._on_append(message)
             case AppendReply():
-                self._on_append_reply(message)
+                if self._leadership and self._leadership.on_append_reply(message):
+                    self.commit_index = self._leadership.committed(self.commit_index)
             case Commit():
                 self._hear_leader(message.sender)
                 self._commit(message.commit)
@@ -178,9 +159,11 @@ class Raft:
                 self._commit(message.commit)
                 self._send(HeartbeatReply(**self._to(message.sender), context=message.context))
             case HeartbeatReply():
-                self._on_heartbeat_reply(message)
+                if self._leadership:
+                    self._leadership.on_heartbeat_reply(message, self.commit_index)
             case AppendRefusal():
-                self._on_append_refusal(message)
+                if self._leadership:
+                    self._leadership.on_append_refusal(message)
             case VoteRequest():
                 self._on_vote_request(message)
             case Vote():
@@ -191,16 +174,13 @@ class Raft:
 
     def propose(self, data: Sequence[bytes]) -> EntryId:
         """Append one entry per item and return the id of the first. Raises NotLeader."""
-        if self.role is not Role.LEADER:
+        if self._leadership is None:
             raise NotLeader(self.leader)
-        first = self.log.last_index + 1
-        self.log.extend(list(map(Entry, count(first), repeat(self.term), repeat(EntryKind.NORMAL), data)))
-        self._replicate = True
-        return EntryId(self.term, first)
+        return self._leadership.append(EntryKind.NORMAL, data)
 
     def read_index(self, context: int) -> None:
         """Begin a linearizable read; it comes back in Ready.reads or Ready.reads_lost. Raises NotLeader."""
-        if self.role is not Role.LEADER:
+        if self._leadership is None:
             raise NotLeader(self.leader)
         self._reads.ask(context)
 
@@ -209,8 +189,8 @@ class Raft:
 
         Reported once per Ready with entries, in order; of several made durable at once the last will do.
         """
-        if self.log.persisted(last) and self.role is Role.LEADER:
-            self._count_copies()
+        if self.log.persisted(last) and self._leadership:
+            self.commit_index = self._leadership.committed(self.commit_index)
 
     def hard_state_persisted(self, hard_state: HardState) -> None:
         """The hard state of a Ready is durable. Report it before `persisted` of the same Ready."""
@@ -227,24 +207,16 @@ class Raft:
         """The connection to `peer` closed: a hint, which may be wrong.
 
         If it led, we ask for pre-votes soon, and grant them, instead of waiting out an election timeout.
-        Nothing but a pre-vote follows from a hint, so a wrong one costs the leader nothing unless a quorum
-        shares it. The voters take turns by rank: the first asks at once, so that two do not split the vote.
+        If we lead, what is on its way to `peer` is not to be counted on.
         """
-        if self.role is Role.LEADER:
-            if peer in self._progress:
-                self._progress[peer].probe()
-                self._replicate = True
-            return
-        if peer != self.leader:
-            return
-        self.leader = None
-        self._leader_lost = True
-        self._hurry_ticks = self._election_ticks
-        rank = [voter for voter in self._voters if voter != peer].index(self.node_id)
-        if rank == 0:
-            self._ask_ahead()
-        else:
-            self._elapsed, self._election_timeout = 0, 2 * rank
+        if self._leadership:
+            self._leadership.peer_lost(peer)
+        elif peer == self.leader:
+            self.leader = None
+            rank = [voter for voter in self._voters if voter != peer].index(self.node_id)
+            self._patience.leader_lost(rank)
+            if rank == 0:
+                self._ask_ahead()
 
     # -- What it wants done ------------------------------------------------------------------------
 
@@ -253,7 +225,7 @@ class Raft:
         return bool(
             self._messages
             or self._messages_after_persist
-            or self._replicate
+            or (self._leadership and self._leadership.may_send)
             or self.log.has_unhanded
             or self.commit_index > self._handed_commit
             or self._hard_state_changed
@@ -263,13 +235,12 @@ class Raft:
 
     def ready(self) -> Ready:
         """Take all pending work. What is taken is taken: the node carries it out, in order, or stops."""
-        if self._may_begin_read_round:
-            self._reads.begin(self.commit_index)
-            self._send_heartbeats()
-        if self._replicate:
-            self._replicate = False
-            for peer, progress in self._progress.items():
-                self._send_appends(peer, progress)
+        if self._leadership:
+            if self._may_begin_read_round:
+                self._reads.begin(self.commit_index)
+                self._send_heartbeats(self._leadership)
+            if self._leadership.may_send:
+                self._leadership.send_appends(self.commit_index)
         hard_state = None
         if self._hard_state_changed:
             hard_state = self._handed_hard_state = HardState(self.term, self._voted_for)
@@ -290,7 +261,7 @@ class Raft:
 
     def _hand_out_committed(self) -> tuple[Entry, ...]:
         first = self._handed_commit + 1
-        self._handed_commit = min(self.commit_index, self._handed_commit + self.committed_max)
+        self._handed_commit = min(self.commit_index, self._handed_commit + self._limits.committed)
         return self.log.slice(first, self._handed_commit) if first <= self._handed_commit else ()
 
     @property
@@ -315,20 +286,10 @@ class Raft:
 
     # -- Elections (5.2, 5.4.1; pre-vote: thesis 9.6) ----------------------------------------------
 
-    def _reset_election_timer(self) -> None:
-        self._elapsed = 0
-        if not self._peers:
-            self._election_timeout = 1  # nobody to collide with
-        elif self._hurry_ticks:
-            self._election_timeout = self._random.randrange(1, len(self._voters) + 2)
-        else:
-            self._election_timeout = self._random.randrange(self._election_ticks, 2 * self._election_ticks)
-
     def _become_follower(self, term: int) -> None:
-        if self.role is Role.LEADER:
+        if self._leadership:
+            self._leadership = None
             self._reads.abandon()
-            self._progress.clear()
-            self._replicate = False
         if term > self.term:
             self.term = term
             self._voted_for = None
@@ -336,42 +297,25 @@ class Raft:
             # entries that give way before they are ever written.
             self._messages_after_persist.clear()
         self.role = Role.FOLLOWER
-        self._forget_leader()
-        self._reset_election_timer()
-
-    def _forget_leader(self) -> None:
-        """Nobody leads that we know of: whoever asks is heard."""
         self.leader = None
-        self._unled_ticks = self._election_ticks
-        self._leader_lost = False
-        self._early.clear()
+        self._patience.leader_forgotten()
 
     def _hear_leader(self, leader: int) -> None:
         assert self.role is not Role.LEADER, f"nodes {self.node_id} and {leader} both lead term {self.term}"
         assert self.leader in (None, leader), f"nodes {self.leader} and {leader} both lead term {self.term}"
         self.role = Role.FOLLOWER
         self.leader = leader
-        self._elapsed = 0
-        self._unled_ticks = 0
-        if self._leader_lost or self._election_timeout < self._election_ticks:
-            # The hint was wrong, or what it began is over.
-            self._leader_lost = False
-            self._early.clear()
-            self._hurry_ticks = 0
-            self._reset_election_timer()
+        self._patience.leader_heard()
 
-    def _is_led(self, candidate: int) -> bool:
-        """Whether a leader is heard, so that `candidate` must be a node that merely does not hear it."""
-        if self.role is Role.LEADER:
-            return True
-        return self._unled_ticks < self._election_ticks and candidate not in self._early
+    def _hears_vote_of(self, candidate: int) -> bool:
+        return self._leadership is None and self._patience.hears_vote_of(candidate)
 
     def _ask_ahead(self) -> None:
         """Ask who would vote for us. Until a quorum would, our term stays, and a leader undisturbed."""
         self.role = Role.PRE_CANDIDATE
         self.leader = None
         self._votes = {self.node_id: True}
-        self._reset_election_timer()
+        self._patience.restart()
         if tally(self._votes, self._voters) is Outcome.WON:
             self._stand()
             return
@@ -380,10 +324,9 @@ class Raft:
             self._messages.append(PreVoteRequest(**ask, last=self.log.last))
 
     def _on_pre_vote_request(self, ask: PreVoteRequest) -> None:
-        led = self.role is Role.LEADER or (self._unled_ticks < self._election_ticks and not self._leader_lost)
-        if ask.term > self.term and not led and ask.last >= self.log.last:
-            if self._leader_lost:
-                self._early.add(ask.sender)
+        heard = self._leadership is None and self._patience.hears_pre_votes
+        if heard and ask.term > self.term and ask.last >= self.log.last:
+            self._patience.pre_vote_granted(ask.sender)
             self._send(PreVote(sender=self.node_id, to=ask.sender, term=ask.term, granted=True))
         else:
             self._send(PreVote(**self._to(ask.sender), granted=False))
@@ -399,7 +342,7 @@ class Raft:
                 self._stand()
             case Outcome.LOST:
                 self.role = Role.FOLLOWER
-                self._reset_election_timer()
+                self._patience.restart()
 
     def _stand(self) -> None:
         """Enter a new term as its candidate. Our own vote must be durable before anyone hears of it."""
@@ -416,7 +359,7 @@ class Raft:
         if granted:
             # On disk before the answer is on the wire: a crash in between would let us vote twice.
             self._voted_for = ask.sender
-            self._reset_election_timer()
+            self._patience.restart()
         self._send_after_persist(Vote(**self._to(ask.sender), granted=granted))
 
     def _count_vote(self, voter: int, granted: bool) -> None:
@@ -435,98 +378,25 @@ class Raft:
             case AppendEntries() | Heartbeat() | Commit():
                 self._send(HeartbeatReply(**self._to(message.sender), context=0))
 
-    # -- Leading -----------------------------------------------------------------------------------
+    # -- Leading (see raft.leading) ----------------------------------------------------------------
 
     def _become_leader(self) -> None:
         self.role = Role.LEADER
         self.leader = self.node_id
-        self._elapsed = 0
-        self._hurry_ticks = 0
-        first = self.log.last_index + 1
-        self._progress = {peer: Progress(first, self.in_flight_max) for peer in self._peers}
-        # Earlier terms' entries commit only under one of our own (5.4.2), and until it is committed we do
-        # not know how far they are: no read before that (8).
-        self.log.extend([Entry(first, self.term, EntryKind.NOOP, b"")])
-        self._replicate = True
-
-    def _check_quorum(self) -> None:
-        """Step down after an election timeout without a quorum: others may lead by now (thesis 6.2)."""
-        heard = 1
-        for progress in self._progress.values():
-            progress.silent_ticks += 1
-            heard += progress.silent_ticks < self._election_ticks
-        if heard < majority(len(self._voters)):
-            self._become_follower(self.term)
-
-    def _send_heartbeats(self) -> None:
-        context = self._reads.context
-        for peer, progress in self._progress.items():
-            # Not more than it has acknowledged: beyond that, its log may hold another leader's entries.
-            commit = min(progress.match, self.commit_index)
-            self._send(Heartbeat(**self._to(peer), commit=commit, context=context))
-
-    def _send_appends(self, peer: int, progress: Progress) -> None:
-        last_index = self.log.last_index
-        while progress.next_index <= last_index and progress.may_append:
-            entries = self.log.batch(progress.next_index, self.append_entries_max, self.append_bytes_max)
-            self._send_append(peer, progress, entries)
-            progress.sent(entries[-1].index, self.commit_index)
-        commit = min(progress.match, self.commit_index)
-        if progress.told_commit < commit:
-            progress.told_commit = commit
-            self._send(Commit(**self._to(peer), commit=commit))
-
-    def _send_append(self, peer: int, progress: Progress, entries: tuple[Entry, ...]) -> None:
-        self._send(
-            AppendEntries(
-                sender=self.node_id,
-                to=peer,
-                term=self.term,
-                previous=self.log.id_at(progress.next_index - 1),
-                entries=entries,
-                commit=self.commit_index,
-            )
+        self._leadership = Leadership(
+            node_id=self.node_id,
+            term=self.term,
+            peers=self._peers,
+            log=self.log,
+            reads=self._reads,
+            limits=self._limits,
+            send=self._send,
         )
+        self._ticks_to_heartbeat = self._heartbeat_ticks  # the no-op goes out now
 
-    def _on_append_reply(self, reply: AppendReply) -> None:
-        progress = self._progress.get(reply.sender)
-        if progress is None:
-            return
-        assert reply.match <= self.log.last_index, f"{reply.sender} acknowledged what we never sent"
-        if progress.acknowledged(reply.match):
-            self._replicate = True
-            self._count_copies()
-
-    def _on_append_refusal(self, refusal: AppendRefusal) -> None:
-        progress = self._progress.get(refusal.sender)
-        if progress is None:
-            return
-        if progress.refused(refusal.previous, self.log.latest_possible_match(refusal.hint).index):
-            self._replicate = True
-
-    def _on_heartbeat_reply(self, reply: HeartbeatReply) -> None:
-        progress = self._progress.get(reply.sender)
-        if progress is None:
-            return
-        progress.heard_heartbeat()
-        self._reads.confirm(reply.sender, reply.context)
-        if progress.match < self.log.last_index:
-            if progress.state is State.REPLICATE:
-                # Were the last appends lost, nothing after them would tell. An empty one asks.
-                self._send_append(reply.sender, progress, ())
-            self._replicate = True
-
-    def _count_copies(self) -> None:
-        """Commit what a quorum has on disk, if it ends in our own term.
-
-        An earlier term's entry on a quorum may still be overwritten by a leader that lacks it (Fig. 8); one
-        of our term above it settles both.
-        """
-        copies = [progress.match for progress in self._progress.values()]
-        index = majority_holds([self.log.durable_index, *copies])
-        if index > self.commit_index and self.log.term_at(index) == self.term:
-            self.commit_index = index
-            self._replicate = True
+    def _send_heartbeats(self, leadership: Leadership) -> None:
+        self._ticks_to_heartbeat = self._heartbeat_ticks
+        leadership.send_heartbeats(self.commit_index)
 
     @property
     def _may_begin_read_round(self) -> bool:
