@@ -235,6 +235,7 @@ class Parent:
         if pid is not None:
             burial.make_sure_it_ended(pid)
             state = self._directory.children().get(pid)
+        self._carry_unsent()  # first: an outcome the child left behind is no loss
         if state is not None:
             burial.withdraw(self._store, state.lease, state.incarnation)
         incarnation = state.incarnation if state else "none"

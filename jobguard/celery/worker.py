@@ -14,8 +14,9 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from celery import Celery, bootsteps, signals
+from celery import Celery, bootsteps, current_app, signals
 from celery.app.task import Context
+from celery.app.trace import build_tracer
 from celery.utils.log import get_logger
 
 from jobguard.celery.current import Run, current
@@ -37,16 +38,21 @@ _PARENT = "jobguard_parent"
 def install(app: Celery) -> None:
     """Guard the tasks of `app` in every worker that boots with it. Installing twice is installing once."""
     app.steps["worker"].update((Guarding, Attending))
-    app.on_after_finalize.connect(_guard_spawned_child, weak=False, dispatch_uid=__name__)
-    if app.finalized:
-        _guard_spawned_child(app)
+    if WorkerDirectory.announced() is not None and "FORKED_BY_MULTIPROCESSING" in os.environ:
+        signals.worker_process_init.connect(_guard_spawned_child, weak=False, dispatch_uid=__name__)
 
 
-def _guard_spawned_child(sender: Celery, **_: object) -> None:
-    """A spawned child has no bootsteps: it imports the app anew. The worker's directory tells it apart."""
-    directory, spawned = WorkerDirectory.announced(), "FORKED_BY_MULTIPROCESSING" in os.environ
-    if spawned and directory is not None and directory.owner == os.getppid():
-        sweep(sender, Guard(sender))
+def _guard_spawned_child(sender: str, **_: object) -> None:
+    """A spawned child has no bootsteps, and gets an app of its own, made from a pickle of the worker's.
+
+    It imports the task modules, and so comes by `install`, before this signal; but it has its tracers
+    already, which know no guard. Nothing here talks to the store: the pool gives a child four seconds to
+    come up.
+    """
+    app = current_app._get_current_object()
+    sweep(app, Guard(app))
+    for name, task in app.tasks.items():
+        task.__trace__ = build_tracer(name, task, app.loader, sender, app=app)
 
 
 class Guarding(bootsteps.StartStopStep):  # type: ignore[misc]

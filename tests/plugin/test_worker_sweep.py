@@ -284,7 +284,9 @@ def test_a_task_that_cannot_be_guarded_stops_the_worker() -> None:
     app = Celery("unguardable", set_as_current=False, broker="memory://")
     install(app)
     app.register_task(Unguardable())
-    with pytest.raises(CannotGuard, match="task unguardable cannot be guarded: this class keeps its __call__"):
+    with pytest.raises(
+        CannotGuard, match="unguardable cannot be guarded: this class keeps its __call__"
+    ):
         boot(app)
 
 

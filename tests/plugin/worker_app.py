@@ -25,7 +25,7 @@ app.conf.update(
     jobguard_claim_timeout=float(os.environ.get("TEST_CLAIM_TIMEOUT", "10")),
     jobguard_timeout=2,
     worker_pool_start_method=os.environ.get("TEST_START_METHOD", "fork"),
-    jobguard_jobs={"unstoppable": {"on_suspect": "continue"}},
+    jobguard_jobs=json.loads(os.environ.get("TEST_JOBS", "{}")),
 )
 jobguard.install(app)
 
@@ -115,13 +115,6 @@ def cling_to_all(gate: str) -> None:
 def limited(gate: str) -> None:
     note("started")
     wait_for(gate)
-
-
-@app.task(name="unstoppable")
-def unstoppable(gate: str) -> None:
-    note("started")
-    wait_for(gate)
-    note("finished")
 
 
 @app.task(name="check")

@@ -1,0 +1,293 @@
+"""Children, workers and stores that die, hang or come late: the claim is freed, the late one is refused."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from jobguard import runs
+from jobguard.records import Attempt, Done, Occurrence, Verdict
+from jobguard.runs import Gone
+from tests.plugin.bench import Bench, is_running, until
+from tests.stores import Node
+
+TTL = 3.0
+
+
+def freed(bench: Bench, occurrence: Occurrence, patience_s: float) -> Attempt:
+    """Wait until nobody is active and the attempt is known as lost: what the leader reruns from."""
+    until(lambda: bench.active(occurrence) is None, "the claim is freed", patience_s)
+    attempt = bench.attempt(occurrence, 1)
+    opened = bench.open(occurrence)
+    assert attempt is not None
+    assert opened is not None
+    assert (opened.n, opened.r) == (1, 0)
+    return attempt
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def silent(store: Node) -> Iterator[None]:
+    """A store that takes connections and answers nothing."""
+    store.pause()
+    try:
+        yield
+    finally:
+        store.resume()
+        store.wait_until_ready()
+
+
+def test_a_killed_child_frees_its_claim_at_once(bench: Bench) -> None:
+    worker = bench.worker()
+    occurrence = bench.plan("killed", "run_once")
+    sent = bench.send(occurrence, "run_once", 1, str(bench.gate("never")))
+    start = bench.started(occurrence)
+    at = time.monotonic()
+    os.kill(start["pid"], signal.SIGKILL)
+    attempt = freed(bench, occurrence, 5)
+    assert time.monotonic() - at < 1.5
+    assert attempt.outcome == "lost"
+    assert "signal 9" in attempt.error
+    until(lambda: bench.state(sent) == "FAILURE", "who waits for this attempt is told")
+    _refuse_the_late(bench, occurrence, start["token"])
+    # The next child claims under a name of its own.
+    again = bench.plan("killed", "run_once", overlap="allow")
+    bench.client.delete(bench.keys.running(occurrence))
+    bench.send(again, "run_once")
+    assert bench.verdict(again).pid != start["pid"]
+    assert is_running(worker.process.pid)
+
+
+def _refuse_the_late(bench: Bench, occurrence: Occurrence, token: int) -> None:
+    """The dead one's token can no longer end anything."""
+    done = Done(
+        job=occurrence.job,
+        nominal=occurrence.nominal,
+        verdict=Verdict.RAN,
+        nonce="a zombie's",
+        finished=datetime.now(UTC),
+    )
+    step = runs.finish(bench.keys, occurrence, token=token, done=done)
+    answer = step.read(bench.client.txn_until_known(step.compare, step.success, step.failure))
+    assert isinstance(answer, Gone)
+    assert bench.done(occurrence) is None
+
+
+def test_a_killed_worker_frees_its_claims_with_its_lease(bench: Bench) -> None:
+    worker = bench.worker()
+    occurrence = bench.plan("orphaned", "run_once")
+    bench.send(occurrence, "run_once", 1, str(bench.gate("never")))
+    pid = bench.started(occurrence)["pid"]
+    worker.kill()
+    until(lambda: not is_running(pid), "the child dies with its parent", 1)
+    attempt = freed(bench, occurrence, TTL + 3)
+    assert attempt.outcome == ""  # nobody was left to say more: claimed, not active, so lost
+    assert bench.advertised() == {}
+
+
+def test_a_child_that_died_after_recording_does_not_fail(bench: Bench) -> None:
+    """Killed between our finish and Celery's own: the parent sends the message again, which answers."""
+    bench.worker()
+    occurrence = bench.plan("recorded", "run_once")
+    sent = bench.send(occurrence, "run_once", 1, str(bench.gate("never")))
+    start = bench.started(occurrence)
+    done = Done(
+        job=occurrence.job,
+        nominal=occurrence.nominal,
+        verdict=Verdict.RAN,
+        nonce="the child's",
+        finished=datetime.now(UTC),
+        n=1,
+        result='"recorded"',
+    )
+    step = runs.finish(bench.keys, occurrence, token=start["token"], done=done)
+    bench.client.txn_until_known(step.compare, step.success, step.failure)
+    os.kill(start["pid"], signal.SIGKILL)
+    until(lambda: bench.state(sent) != "PENDING", "a result is stored")
+    assert bench.result(sent)["result"] == "recorded"  # type: ignore[index]
+
+
+def test_what_a_body_started_dies_with_it(bench: Bench) -> None:
+    bench.worker()
+    occurrence = bench.plan("clinging", "cling")
+    bench.send(occurrence, "cling", 1, str(bench.gate("never")))
+    pid = bench.started(occurrence)["pid"]
+    (grandchild,) = _children_of(pid)
+    os.kill(pid, signal.SIGKILL)
+    freed(bench, occurrence, 5)
+    assert not is_running(grandchild)
+
+
+def _children_of(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
+def test_a_revoked_run_is_not_run_again(bench: Bench) -> None:
+    from celery import Celery
+
+    bench.worker()
+    occurrence = bench.plan("revoked", "run_once")
+    sent = bench.send(occurrence, "run_once", 1, str(bench.gate("never")))
+    bench.started(occurrence)
+    with Celery("operator", broker=bench.broker, set_as_current=False) as app:
+        app.control.revoke(sent, terminate=True)
+    done = bench.verdict(occurrence)
+    assert (done.verdict, done.reason) == (Verdict.FAILED, "terminated by a revoke")
+
+
+# --- the deadline -------------------------------------------------------------------------------
+
+
+def test_a_body_stops_before_its_lease_can_pass_on(bench: Bench) -> None:
+    """The parent hangs, so nobody renews: the child's own watchdog stops the body, `except Exception` or
+    not.
+    """
+    worker = bench.worker()
+    occurrence = bench.plan("clinging", "cling")
+    sent = bench.send(occurrence, "cling", 1, str(bench.gate("never")))
+    pid = bench.started(occurrence)["pid"]
+    with stopped(worker.process.pid):
+        attempt = freed(bench, occurrence, TTL + 2)
+        assert "not renewed in time" in attempt.error  # freed by the child, not by the lease's end
+        assert is_running(pid)
+    assert bench.events(occurrence) == ["started"]
+    until(lambda: bench.state(sent) == "FAILURE", "the attempt failed, and says why")
+    assert "was stopped" in str(bench.result(sent))
+
+
+def test_a_body_that_clings_is_killed_before_its_lease_can_pass_on(bench: Bench) -> None:
+    worker = bench.worker()
+    occurrence = bench.plan("clinging", "cling_to_all")
+    bench.send(occurrence, "cling_to_all", 1, str(bench.gate("never")))
+    pid = bench.started(occurrence)["pid"]
+    with stopped(worker.process.pid):
+        until(lambda: not is_running(pid), "the child ends itself", TTL)
+        active = bench.active(occurrence)
+        assert active is not None  # the lease still lives: nobody can have taken over before
+    freed(bench, occurrence, TTL + 2)
+    assert "swallowed" in bench.events(occurrence)
+
+
+def test_a_body_that_may_go_on_goes_on_and_asks(bench: Bench) -> None:
+    """on_suspect continue: not stopped, but check() refuses, and so does the store."""
+    worker = bench.worker(TEST_JOBS='{"careful": {"on_suspect": "continue"}}')
+    occurrence = bench.plan("careful", "check")
+    gate = bench.gate("careful")
+    bench.send(occurrence, "check", 1, str(gate))
+    bench.started(occurrence)
+    with stopped(worker.process.pid):
+        until(lambda: bench.active(occurrence) is None, "the lease has ended", TTL + 3)
+        gate.touch()
+        until(lambda: "refused" in bench.events(occurrence), "check() refuses")
+    until(lambda: "its claim (token" in worker.log, "the refusal is in the log")
+    done = bench.verdict(occurrence)
+    assert (done.verdict, done.reason) == (Verdict.UNRECORDED, "failed, but too late")
+
+
+def test_bodies_are_killed_by_the_parent_too(bench: Bench, store: Node) -> None:
+    """The store is silent, the child cannot be reached by exceptions: dead before the deadline all the same."""
+    bench.worker()
+    occurrence = bench.plan("clinging", "cling_to_all")
+    bench.send(occurrence, "cling_to_all", 1, str(bench.gate("never")))
+    pid = bench.started(occurrence)["pid"]
+    with silent(store):
+        until(lambda: not is_running(pid), "the child is killed", TTL + 1)
+    freed(bench, occurrence, TTL + 5)
+
+
+# --- the store is away --------------------------------------------------------------------------
+
+
+def test_an_outcome_waits_for_the_store(bench: Bench, store: Node) -> None:
+    bench.worker(TEST_TTL="10")
+    occurrence = bench.plan("waiting", "run_once")
+    gate = bench.gate("waiting")
+    sent = bench.send(occurrence, "run_once", 1, str(gate))
+    bench.started(occurrence)
+    with silent(store):
+        gate.touch()
+        until(lambda: bench.shared_files("unsent-*"), "the outcome is left to the parent, too")
+    assert bench.verdict(occurrence).verdict is Verdict.RAN
+    until(lambda: bench.state(sent) == "SUCCESS", "the result is stored once the outcome is")
+    until(lambda: not bench.shared_files("unsent-*"), "nothing is left to send")
+
+
+def test_the_parent_records_for_a_child_that_died(bench: Bench, store: Node) -> None:
+    bench.worker(TEST_TTL="10")
+    occurrence = bench.plan("waiting", "run_once")
+    gate = bench.gate("waiting")
+    sent = bench.send(occurrence, "run_once", 1, str(gate))
+    pid = bench.started(occurrence)["pid"]
+    with silent(store):
+        gate.touch()
+        until(lambda: bench.shared_files("unsent-*"), "the outcome is left to the parent")
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: not is_running(pid), "the child is gone", 2)
+    assert bench.verdict(occurrence).verdict is Verdict.RAN
+    until(lambda: bench.state(sent) == "SUCCESS", "the recorded result is given by another delivery")
+
+
+def test_a_worker_boots_without_a_store_and_leaves_deliveries_unclaimed(bench: Bench, store: Node) -> None:
+    occurrence = bench.plan("early", "run_once")
+    with silent(store):
+        worker = bench.worker(TEST_CLAIM_TIMEOUT="1")
+        bench.send(occurrence, "run_once")
+        until(lambda: "left unclaimed, to be published again" in worker.log, "the delivery is given up")
+    assert bench.attempt(occurrence, 1) is None
+    until(lambda: bench.advertised().get("w1@test"), "the worker finds its store")
+    bench.send(occurrence, "run_once")
+    assert bench.verdict(occurrence).verdict is Verdict.RAN
+
+
+def test_a_claim_whose_answer_was_lost_is_taken_back(bench: Bench, store: Node) -> None:
+    """Sent, not answered, given up: it may have landed. Nobody runs it, so it must not stay, nor count as
+    lost.
+    """
+    worker = bench.worker(TEST_CLAIM_TIMEOUT="1", TEST_TTL="10")
+    first = bench.plan("warm", "run_once")
+    bench.send(first, "run_once")
+    bench.verdict(first)
+    occurrence = bench.plan("lost answer", "run_once")
+    with silent(store):
+        bench.send(occurrence, "run_once")
+        until(lambda: "left unclaimed, to be published again" in worker.log, "the delivery is given up")
+    until(lambda: not bench.shared_files("unsent-*"), "the claim is taken back")
+    assert (bench.active(occurrence), bench.attempt(occurrence, 1)) == (None, None)
+    bench.send(occurrence, "run_once")
+    assert bench.verdict(occurrence).verdict is Verdict.RAN
+    assert bench.events(occurrence) == ["started", "finished"]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGQUIT])
+def test_a_worker_that_is_told_to_stop_leaves_nothing(bench: Bench, signum: signal.Signals) -> None:
+    """Warm: the body ends first. Cold: the child is terminated, and the run is lost, not stuck."""
+    worker = bench.worker()
+    occurrence = bench.plan("stopped", "run_once")
+    gate = bench.gate("stopped")
+    bench.send(occurrence, "run_once", 1, str(gate))
+    bench.started(occurrence)
+    worker.process.send_signal(signum)
+    if signum is signal.SIGTERM:
+        until(lambda: "Warm shutdown" in worker.log, "the worker has heard it")
+        assert bench.active(occurrence) is not None
+        gate.touch()
+        assert bench.verdict(occurrence).verdict is Verdict.RAN
+    worker.process.wait(15)
+    if signum is signal.SIGQUIT:
+        freed(bench, occurrence, 1)
+    assert bench.advertised() == {}
+    assert bench.shared_files("*") == []
