@@ -141,9 +141,11 @@ def _chunks(values: Sequence[Any], width: int) -> Iterator[tuple[int, tuple[Any,
 
 @lru_cache(maxsize=1024)
 def _insert(table: Table, rows: int, replace: bool) -> str:
-    row = {column.name: None for column in table.columns}
-    statement = insert(table).values([row] * rows)
-    return _sql(statement.prefix_with("OR REPLACE") if replace else statement)
+    # Only one row is compiled, and repeated: to compile 64 rows kept the interpreter from the loop for 19 ms.
+    statement = insert(table).values({column.name: None for column in table.columns})
+    one = _sql(statement.prefix_with("OR REPLACE") if replace else statement)
+    head, _, row = one.rpartition("VALUES ")
+    return f"{head}VALUES {', '.join([row] * rows)}"
 
 
 @lru_cache(maxsize=1024)
