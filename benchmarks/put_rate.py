@@ -33,13 +33,15 @@ CONNECTIONS = (1, 8, 64, 256)
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=int, default=5, help="length of one run (default 5)")
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each kind; the median counts (default 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each kind; the median counts")
     parser.add_argument("--connections", type=int, nargs="*", default=list(CONNECTIONS))
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         print("wrk is missing: install it (Debian: apt-get install wrk)", file=sys.stderr)
         return 1
-    print(f"puts per second, three nodes each on one machine, median of {options.rounds} × {options.seconds} s\n")
+    print(
+        f"puts per second, three nodes each on one machine, median of {options.rounds} × {options.seconds} s\n"
+    )
     print("| connections | etcd 3.5.1 | jobguard store | ratio | etcd p50 / p99 ms | ours p50 / p99 ms |")
     print("|---|---|---|---|---|---|")
     for connections in options.connections:
@@ -130,7 +132,8 @@ def await_leader(urls: list[str]) -> str:
             time.sleep(0.1)
             continue
         leader = next(
-            (u for u, status in statuses.items() if status.get("leader") == status["header"]["member_id"]), None
+            (u for u, status in statuses.items() if status.get("leader") == status["header"]["member_id"]),
+            None,
         )
         if leader is not None:
             return leader

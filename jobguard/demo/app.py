@@ -37,7 +37,7 @@ app.conf.jobguard_endpoints = os.environ.get("JOBGUARD_ENDPOINTS", "http://127.0
 jobguard.install(app)
 
 
-@app.task(name="send_digest")
+@app.task(name="send_digest")  # type: ignore[untyped-decorator]
 def send_digest() -> int:
     """Send the digest of this occurrence to everyone who has not had it; return how many that were."""
     run = jobguard.current()
@@ -90,7 +90,7 @@ def worker_name() -> str:
     return os.environ.get("JOBGUARD_DEMO_NAME", socket.gethostname())
 
 
-@worker_process_init.connect
+@worker_process_init.connect  # type: ignore[untyped-decorator]
 def follow_configuration(**_: object) -> None:
     """Note in the outbox each sender this worker takes up, so that the demonstration can show it."""
 

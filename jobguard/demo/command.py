@@ -22,7 +22,9 @@ from jobguard.demo.stage import Stage, StageError, stopped_at_the_end
 
 
 @click.command()
-@click.option("--exit", "play", is_flag=True, help="Play the scene, print what happened, and exit 0 if it held.")
+@click.option(
+    "--exit", "play", is_flag=True, help="Play the scene, print what happened, and exit 0 if it held."
+)
 @click.option("--broker", metavar="URL", help="A Redis or RabbitMQ to use instead of starting a broker.")
 @click.option("--keep", is_flag=True, help="Keep the logs and databases of a run that went well.")
 def demo(play: bool, broker: str | None, keep: bool) -> None:
@@ -50,7 +52,9 @@ def demo(play: bool, broker: str | None, keep: bool) -> None:
         failed = play
         teller.say("stopped")
     except StageError as error:
-        raise click.ClickException(f"the demonstration broke off: {error}\nIts logs are in {folder}") from error
+        raise click.ClickException(
+            f"the demonstration broke off: {error}\nIts logs are in {folder}"
+        ) from error
     finally:
         if failed or keep:
             click.echo(f"Logs and databases are kept in {folder}", err=True)

@@ -2,7 +2,7 @@
 
 Place in the house   demo.command -> scene -> stage, outbox, the client library
 Takes                a stage on which everything runs
-Gives                a Judgement: per planned occurrence who ran it and which e-mails went out, and what is wrong
+Gives                a Judgement: per planned occurrence who ran it, which e-mails went out, what is wrong
 Never                believes its own memory: verdicts come from the store, e-mails from the outbox
 """
 
@@ -50,7 +50,9 @@ class Line:
         if self.done.verdict is not Verdict.RAN:
             return f"{self.done.verdict}: {self.done.reason or self.done.error}"
         got = Counter(email.recipient for email in self.emails)
-        wrong = [f"{who} got {got[who]}" for who in {*RECIPIENTS, *got} if got[who] != 1 or who not in RECIPIENTS]
+        wrong = [
+            f"{who} got {got[who]}" for who in {*RECIPIENTS, *got} if got[who] != 1 or who not in RECIPIENTS
+        ]
         return ", ".join(sorted(wrong))
 
 
@@ -80,7 +82,11 @@ class Scene:
         self.say("curtain: no new digests are planned; what is open finishes")
         for beat in BEATS:
             os.kill(self.stage.actors[beat].pid, signal.SIGTERM)
-        self.until(lambda: not self.client.prefix(self.keys.prefix("open")).kvs or None, "the open runs to end", BEATS)
+        self.until(
+            lambda: not self.client.prefix(self.keys.prefix("open")).kvs or None,
+            "the open runs to end",
+            BEATS,
+        )
         return self.judge()
 
     # --- acts ---
@@ -94,7 +100,9 @@ class Scene:
         with outbox.reading(self.stage.folder / "outbox.sqlite") as tx:
             sent = len(outbox.sent(tx, title(occurrence)))
         self.kill(worker, f"{title(occurrence)} had sent {sent} of {len(RECIPIENTS)} e-mails")
-        done = self.until(lambda: self.verdict(occurrence), f"{title(occurrence)} to be run by another worker")
+        done = self.until(
+            lambda: self.verdict(occurrence), f"{title(occurrence)} to be run by another worker"
+        )
         self.say(f"        {title(occurrence)} was finished by {done.worker} as attempt {done.n}")
         self.revive()
 
@@ -103,7 +111,8 @@ class Scene:
         leader = self.until(self.leading_beat, "a beat to lead")
         killed_at = self.kill(leader, "it led the election")
         follower = self.until(
-            lambda: found if (found := self.leading_beat()) not in (None, leader) else None, "the other beat to lead"
+            lambda: found if (found := self.leading_beat()) not in (None, leader) else None,
+            "the other beat to lead",
         )
         self.say(f"        {follower} leads {(datetime.now(UTC) - killed_at).total_seconds():.1f} s later")
         self.digest_after(killed_at)
@@ -149,7 +158,9 @@ class Scene:
         """Wait for a digest that was due after `moment` to have run."""
 
         def ran() -> Done | None:
-            verdicts = (decode(kv.value, Done) for kv in self.client.prefix(self.keys.prefix("done", JOB)).kvs)
+            verdicts = (
+                decode(kv.value, Done) for kv in self.client.prefix(self.keys.prefix("done", JOB)).kvs
+            )
             return next((done for done in verdicts if done.nominal > moment), None)
 
         done = self.until(ran, "a digest to go out")
@@ -202,7 +213,7 @@ class Scene:
     # --- judging ---
 
     def judge(self) -> Judgement:
-        """Every nominal time from the first planned to the cursor, whether the store still knows it or not."""
+        """Every nominal time from the first planned to the cursor, whether it has a verdict or not."""
         dones = {d.occurrence: d for d in self.records("done", Done)}
         with outbox.reading(self.stage.folder / "outbox.sqlite") as tx:
             emails = outbox.sent(tx)
@@ -211,14 +222,20 @@ class Scene:
             Line(
                 occurrence=occurrence,
                 done=dones.get(occurrence),
-                attempts=[decode(kv.value, Attempt) for kv in self.client.prefix(self.keys.attempts(occurrence)).kvs],
+                attempts=[
+                    decode(kv.value, Attempt) for kv in self.client.prefix(self.keys.attempts(occurrence)).kvs
+                ],
                 emails=[email for email in emails if email.occurrence == title(occurrence)],
             )
             for occurrence in occurrences
         ]
         faults = [f"{title(line.occurrence)}: {line.fault}" for line in lines if line.fault]
         known = {title(occurrence) for occurrence in occurrences}
-        faults += [f"an e-mail of {e.occurrence}, which was never planned" for e in emails if e.occurrence not in known]
+        faults += [
+            f"an e-mail of {e.occurrence}, which was never planned"
+            for e in emails
+            if e.occurrence not in known
+        ]
         if not any(len(line.attempts) > 1 for line in lines):
             faults.append("no occurrence needed a second attempt: the scene did not test what it should")
         return Judgement(lines=lines, faults=faults)
@@ -250,9 +267,12 @@ def report(judgement: Judgement) -> str:
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    table = "\n".join("  ".join(f"{cell:{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    table = "\n".join(
+        "  ".join(f"{cell:{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
     if judgement.faults:
         return f"{table}\n\nNOT once-only:\n" + "\n".join(f"  {fault}" for fault in judgement.faults)
     count = len(judgement.lines)
     emails = sum(len(line.emails) for line in judgement.lines)
-    return f"{table}\n\nOnce-only: {count} of {count} occurrences completed once, {emails} e-mails, none twice, none missing."
+    held = f"Once-only: {count} of {count} occurrences completed once"
+    return f"{table}\n\n{held}, {emails} e-mails, none twice, none missing."

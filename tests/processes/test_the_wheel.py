@@ -80,7 +80,8 @@ def test_a_workers_install_is_light(environment: Environment) -> None:
 
 
 def test_nothing_of_ours_takes_a_name_users_may_have(environment: Environment) -> None:
-    code = "from importlib.util import find_spec; print([n for n in ('store', 'webui', 'tests') if find_spec(n)])"
+    names = ("store", "webui", "tests")
+    code = f"from importlib.util import find_spec; print([n for n in {names} if find_spec(n)])"
     assert environment.run("python", "-c", code).strip() == "[]"
 
 
