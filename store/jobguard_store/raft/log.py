@@ -150,8 +150,10 @@ class RaftLog:
 
         Say term 1's entry 5 is being written when term 2's takes its place: word of the first write comes
         while the second is still to be done, and says nothing of it. Nor would it if the log held term 1's
-        entry 5 again by then, as three writes A B A can leave it: the disk is about to lose what was
-        reported. So a truncation voids every report still to come of what was handed out before it.
+        entry 5 again by then, as three writes A B A leave it: the disk is about to lose what was reported.
+        So a truncation voids every report still to come of what was handed out before it. (With a writer
+        that keeps the order, term 2 is not durable before the first write is, and nothing is acknowledged
+        in a term that is not. The log does not lean on that.)
         """
         if last not in self._in_flight:
             return False
