@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from celery.utils.log import get_logger
+
 from jobguard import wire
 from jobguard.celery.abort import Stopper, own_process_group
 from jobguard.celery.deadline import Deadline, Running, WorkerDirectory
@@ -25,6 +27,8 @@ from jobguard.settings import Settings
 from jobguard.steps import Transaction, put
 
 T = TypeVar("T")
+
+logger = get_logger(__name__)
 
 HOST = socket.gethostname()
 _PAUSE_S = 0.02
@@ -50,7 +54,7 @@ class Child:
             own_process_group()
             self.file = directory.own_child()
         self.stopper = Stopper(signal.Signals[settings.abort_signal])
-        self.watchdog = Watchdog(self._lease, self.stopper)
+        self.watchdog = Watchdog(self._lease, self.stopper, directory.told_to_stop)
 
     @property
     def incarnation(self) -> str:
@@ -59,6 +63,10 @@ class Child:
     def deadline(self) -> Deadline:
         """The worker's lease as its parent last renewed it."""
         return self._lease.read()
+
+    def told_to_stop(self, nonce: str) -> bool:
+        """Whether the parent saw that this claim was taken from us."""
+        return self._directory.told_to_stop(nonce)
 
     def can_be_stopped(self) -> bool:
         return self.file is not None and threading.current_thread() is threading.main_thread()
@@ -121,12 +129,10 @@ class Child:
         while True:
             try:
                 known = self.send(step, min(time.monotonic() + 1.0, until()))
-            except (Unavailable, OutcomeUnknown, ServerError):
+            except (Unavailable, OutcomeUnknown, ServerError) as error:
                 if not left_behind:
-                    request = wire.TxnRequest(
-                        compare=step.compare, success=step.success, failure=step.failure
-                    )
-                    self._directory.leave_unsent(nonce, wire.encode(request))
+                    logger.warning("jobguard: an outcome is not recorded yet: %s; going on trying", error)
+                    self.leave(nonce, step)
                     left_behind = True
                 if time.monotonic() >= until():
                     return None

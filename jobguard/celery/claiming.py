@@ -24,15 +24,14 @@ from typing import Any, NoReturn
 
 import msgspec
 from celery.app.task import Context, get_actual_ignore_result
-from celery.backends.base import DisabledBackend
 from celery.exceptions import Ignore
-from celery.states import READY_STATES
 from celery.utils.log import get_logger
 
 from jobguard import runs
 from jobguard.celery.abort import Armed
 from jobguard.celery.child import HOST, Child
 from jobguard.celery.deadline import Deadline, Running
+from jobguard.celery.results import is_settled
 from jobguard.errors import JobguardError, LeaseNotFound, OutcomeUnknown, ServerError, Unavailable
 from jobguard.policy import policy_of
 from jobguard.records import Attempt, Done, Header, Occurrence, Open, Verdict, read_header
@@ -41,8 +40,6 @@ from jobguard.steps import Seen
 
 logger = get_logger(__name__)
 
-RESULT_BYTES_MAX = 4 * 1024
-LINKED_RESULT_BYTES_MAX = 64 * 1024
 _PAUSE_FIRST_S = 0.005
 _PAUSE_MAX_S = 0.25
 
@@ -228,9 +225,7 @@ def _complete(delivery: Delivery, done: Done) -> Recorded:
     request, reason = delivery.request, f"this attempt {done.verdict} already"
     if done.verdict not in (Verdict.RAN, Verdict.FAILED):
         _drop(delivery, f"{done.verdict}: {done.reason}", dead=True)
-    if not _keeps_result(delivery) and not _has_links(request):
-        _drop(delivery, reason, dead=False)
-    if _keeps_result(delivery) and delivery.task.backend.get_task_meta(request.id)["status"] in READY_STATES:
+    if is_settled(delivery.task, request):
         _drop(delivery, reason, dead=False)
     if done.verdict is Verdict.RAN and done.result is None:
         _drop(delivery, f"{reason}, and its result was not kept", dead=True)
@@ -258,30 +253,3 @@ def _skip(child: Child, delivery: Delivery, reason: str) -> None:
         child.send(step, time.monotonic() + child.settings.timeout)
     except (Unavailable, OutcomeUnknown, ServerError):
         child.leave(delivery.nonce, step)
-
-
-# --- results ------------------------------------------------------------------------------------
-
-
-def recorded_result(delivery: Delivery, result: Any) -> str | None:
-    """The JSON of a result that a second delivery may have to give; None where none will, or it is too
-    large.
-    """
-    linked = _has_links(delivery.request)
-    if not linked and not _keeps_result(delivery):
-        return None
-    try:
-        encoded = msgspec.json.encode(result)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    largest = LINKED_RESULT_BYTES_MAX if linked else RESULT_BYTES_MAX
-    return encoded.decode() if len(encoded) <= largest else None
-
-
-def _keeps_result(delivery: Delivery) -> bool:
-    ignored = get_actual_ignore_result(delivery.task, delivery.request)
-    return not ignored and not isinstance(delivery.task.backend, DisabledBackend)
-
-
-def _has_links(request: Context) -> bool:
-    return bool(request.callbacks or request.chain or request.chord)

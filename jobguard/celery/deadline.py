@@ -10,12 +10,14 @@ the deadline from memory, so asking costs no call. A mapped file works for child
 those that were spawned, and it exists before the first of them: the bootstep's constructor makes it.
 """
 
+import fcntl
 import mmap
 import os
 import secrets
 import shutil
 import struct
 import tempfile
+import time
 import zlib
 from dataclasses import dataclass
 from enum import IntEnum
@@ -25,6 +27,9 @@ from jobguard.session import boottime
 
 #: Where a worker's children, forked or spawned, find the directory.
 ENVIRONMENT = "JOBGUARD_WORKER_DIRECTORY"
+
+_PREFIX = "jobguard-"
+_ABANDONED_AFTER_S = 60.0
 
 
 class _Mapped:
@@ -165,18 +170,21 @@ class WorkerDirectory:
     """The files a worker and its children share.
 
     `lease`; `child-<pid>` for each child that guards; `unsent-<nonce>` for each transaction that a child
-    could not carry through and leaves to its parent.
+    could not carry through and leaves to its parent; `stop-<nonce>` for a claim that was taken from a child.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock: int | None = None
 
     @classmethod
     def make(cls) -> "WorkerDirectory":
         """For a worker that boots: a private directory with an empty lease record, announced to children."""
-        made = cls(Path(tempfile.mkdtemp(prefix=f"jobguard-{os.getpid()}-")))
+        made = cls(Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-")))
         DeadlineFile(made.path / "lease", create=True)
+        made._lock = _lock(made.path / "lease")
         os.environ[ENVIRONMENT] = str(made.path)
+        _remove_abandoned(made.path)
         return made
 
     @classmethod
@@ -230,7 +238,52 @@ class WorkerDirectory:
     def sent(self, nonce: str) -> None:
         (self.path / f"unsent-{nonce}").unlink(missing_ok=True)
 
+    def stop(self, nonce: str) -> None:
+        """Tell the child that runs this claim to stop: it was taken from it."""
+        (self.path / f"stop-{nonce}").touch()
+
+    def told_to_stop(self, nonce: str) -> bool:
+        return os.path.exists(f"{self.path}/stop-{nonce}")
+
+    def told(self) -> list[str]:
+        return [path.name.removeprefix("stop-") for path in self.path.glob("stop-*")]
+
+    def take_back_stop(self, nonce: str) -> None:
+        (self.path / f"stop-{nonce}").unlink(missing_ok=True)
+
     def remove(self) -> None:
         """At the worker's end. Children that still live keep their mappings."""
         os.environ.pop(ENVIRONMENT, None)
         shutil.rmtree(self.path, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _lock(path: Path) -> int | None:
+    """Held, for as long as it stays open, by the worker and the children it forks; None if others hold it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove_abandoned(own: Path) -> None:
+    """Directories of workers that were killed.
+
+    A lock tells, since a process id says nothing across containers that share a /tmp; and age, since a
+    directory is a moment older than its lock.
+    """
+    for path in own.parent.glob(f"{_PREFIX}*"):
+        try:
+            if path == own or time.time() - path.stat().st_mtime < _ABANDONED_AFTER_S:
+                continue
+            lock = _lock(path / "lease")
+        except OSError:  # another user's, or just removed by its own worker
+            continue
+        if lock is not None:
+            shutil.rmtree(path, ignore_errors=True)
+            os.close(lock)

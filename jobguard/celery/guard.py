@@ -30,11 +30,12 @@ from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.log import get_logger
 
 from jobguard import runs
-from jobguard.celery import current
+from jobguard.celery import current, results
 from jobguard.celery.abort import Armed, RunAborted
 from jobguard.celery.child import HOST, Child
-from jobguard.celery.claiming import Claim, Delivery, Recorded, claim, recorded_result
+from jobguard.celery.claiming import Claim, Delivery, Recorded, claim
 from jobguard.celery.deadline import Running, WorkerDirectory
+from jobguard.celery.watchdog import TAKEN
 from jobguard.errors import LockLost, OutcomeUnknown, ServerError, Unavailable
 from jobguard.records import HEADER, Done, Verdict
 from jobguard.session import boottime
@@ -148,6 +149,8 @@ class _Execution:
     def _check(self) -> None:
         if self.claim.armed.flagged:
             raise LockLost(f"{self.delivery}: {self.claim.armed.flagged}")
+        if self.child.told_to_stop(self.claim.nonce):
+            raise LockLost(f"{self.delivery}: {TAKEN}")
         now = self.child.deadline()
         if now.lease != self.claim.under.lease or boottime() >= now.at:
             raise LockLost(f"{self.delivery}: the worker's lease has ended")
@@ -162,7 +165,7 @@ class _Execution:
         self.child.tell(Running.NOTHING)
 
     def _returned(self, result: Any) -> None:
-        self._finish(Verdict.RAN, result=recorded_result(self.delivery, result))
+        self._finish(Verdict.RAN, result=results.kept(self.delivery.task, self.delivery.request, result))
 
     def _failed(self, error: str) -> None:
         self._finish(Verdict.FAILED, error=error)

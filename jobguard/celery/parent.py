@@ -37,6 +37,8 @@ from jobguard.steps import put
 
 logger = get_logger(__name__)
 
+Words = dict[int, ChildState]
+
 _LOOK_S = 0.25
 _UNSENT_S = 0.5
 _STOP_PATIENCE_S = 5.0
@@ -61,6 +63,7 @@ class Parent:
         self._keeper = threading.Thread(target=self._keep, name="jobguard-keeper", daemon=True)
         self._in_loop: Callable[[Callable[[], None]], None] = lambda call: call()
         self._reachable = True
+        self._advertised_on = 0
         self._seen_dead: set[int] = set()
 
     def start(self, in_loop: Callable[[Callable[[], None]], None] | None = None) -> None:
@@ -68,7 +71,7 @@ class Parent:
         self._in_loop = in_loop or self._in_loop
         self._errands.add(self._have_lease)
         self._errands.add(self._carry_unsent, _UNSENT_S)
-        self._errands.add(self._give_back_orphans, self._settings.session_ttl)
+        self._errands.add(self._compare_claims, self._settings.session_ttl / 3)
         self._errands.start()
         self._keeper.start()
 
@@ -126,27 +129,27 @@ class Parent:
 
     def _have_lease(self) -> float:
         """A session, and our entry on its lease. Children wait for it; without a store they wait in vain."""
-        session = self._session
-        if session is None or session.state is State.LOST:
-            try:
-                session = Session(self._store.client, self._settings.session_ttl)
-                self._advertise(session.lease_id)
-            except JobguardError as error:
-                if self._reachable:
-                    logger.warning("jobguard: no lease, so claims wait: %s", error)
-                self._reachable = False
-                return AGAIN_S
-            self._session = session
-            if not self._reachable:
-                logger.warning("jobguard: the store answers again")
-            self._reachable = True
-            logger.info("jobguard: %s guards on lease %x", self._worker.worker, session.lease_id)
+        try:
+            if self._session is None or self._session.state is State.LOST:
+                self._session = Session(self._store.client, self._settings.session_ttl)
+                logger.info("jobguard: %s guards on lease %x", self._worker.worker, self._session.lease_id)
+            if self._advertised_on != self._session.lease_id:
+                self._advertise(self._session.lease_id)
+        except JobguardError as error:
+            if self._reachable:
+                logger.warning("jobguard: no lease, so claims wait: %s", error)
+            self._reachable = False
+            return AGAIN_S
+        if not self._reachable:
+            logger.warning("jobguard: the store answers again")
+        self._reachable = True
         return _LOOK_S
 
     def _advertise(self, lease: int) -> None:
         entry = msgspec.structs.replace(self._worker, since=datetime.now(UTC))
         key = self._store.keys.worker(self._worker.worker)
         self._store.client.txn_until_known(success=(put(key, encode(entry), lease),))
+        self._advertised_on = lease
 
     # --- errands: what children left ---
 
@@ -161,43 +164,57 @@ class Parent:
             self._directory.sent(nonce)
         return _UNSENT_S
 
-    def _give_back_orphans(self) -> float:
-        """Every TTL: names of children that are gone, and claims on our lease that no child runs.
+    def _compare_claims(self) -> float:
+        """The store's claims on our lease, and what our children say they run, must be the same.
 
-        They come from answers that were lost, and from children that died between two deliveries. A child
-        that died under a request is buried with it, and says more: it has a whole round for that.
+        A claim that no child runs: its answer was lost, or its child died between two deliveries. A body
+        without a claim: an operator has taken it. What is read first decides which of the two cannot be told
+        from a claim that has just begun or ended, so each is read in its own order.
         """
+        self._forget_dead_children()
+        lease = self._written.lease
+        if lease:
+            before = self._directory.children()
+            claims = self._claims_on(lease)
+            after = self._directory.children()
+            self._stop_bodies_without_claim(before, {active.nonce for _, active in claims.values()}, lease)
+            self._give_back_orphans(claims, after)
+        return self._settings.session_ttl / 3
+
+    def _forget_dead_children(self) -> None:
+        """One that died under a request is buried with it, which tells more: it has a round for that."""
         dead = {pid: w for pid, w in self._directory.children().items() if not burial.is_child(pid)}
         for pid in dead.keys() & self._seen_dead:
             burial.withdraw(self._store, dead[pid].lease, dead[pid].incarnation)
             self._directory.forget(pid)
         self._seen_dead = set(dead)
-        if lease := self._written.lease:
-            for key in self._store.client.time_to_live(lease, keys=True).keys:
-                self._give_back_orphan(key)
-        return self._settings.session_ttl
 
-    def _give_back_orphan(self, key: bytes) -> None:
-        """Freed if it is a claim, by a child, whose nonce no child holds: read before the children's words.
+    def _claims_on(self, lease: int) -> dict[bytes, tuple[int, Active]]:
+        """By key: the token, and who claimed."""
+        store = self._store
+        keys = store.client.time_to_live(lease, keys=True).keys
+        found = (store.client.get(key) for key in keys if store.keys.parts(key)[0] == "active")
+        return {kv.key: (kv.create_revision, decode(kv.value, Active)) for kv in found if kv}
 
-        A child's word is there before its claim. So a claim that was in the store first, and is in nobody's
-        word afterwards, is nobody's; one that has just ended is refused by its token.
+    def _stop_bodies_without_claim(self, words: Words, claimed: set[str], lease: int) -> None:
+        """The words were read first: a body that ran then had its claim then, and has it no more."""
+        nonces = {word.nonce for word in words.values() if word.running and word.lease == lease}
+        for nonce in nonces - claimed:
+            self._directory.stop(nonce)
+        for nonce in set(self._directory.told()) - {word.nonce for word in words.values()}:
+            self._directory.take_back_stop(nonce)
+
+    def _give_back_orphans(self, claims: dict[bytes, tuple[int, Active]], words: Words) -> None:
+        """The claims were read first, and a child's word is there before its claim: in no word, so nobody's.
+
+        One that has just ended is refused by its token.
         """
-        keys = self._store.keys
-        if keys.parts(key)[0] != "active":
-            return
-        found = self._store.client.get(key)
-        if found is None:
-            return
-        active = decode(found.value, Active)
-        if active.nonce in self._nonces_in_use() or not active.child:
-            return
-        reason = "no process of its worker runs it"
-        if burial.give_up(self._store, keys.occurrence(key), active, found.create_revision, reason):
-            logger.warning("jobguard: gave back %s: %s", key.decode(), reason)
-
-    def _nonces_in_use(self) -> set[str]:
-        return {word.nonce for word in self._directory.children().values()} | set(self._directory.unsent())
+        known = {word.nonce for word in words.values()} | set(self._directory.unsent())
+        for key, (token, active) in claims.items():
+            if active.child and active.nonce not in known:
+                occurrence, reason = self._store.keys.occurrence(key), "no process of its worker runs it"
+                if burial.give_up(self._store, occurrence, active, token, reason):
+                    logger.warning("jobguard: gave back %s: %s", key.decode(), reason)
 
     # --- reports from requests ---
 

@@ -16,10 +16,10 @@ from typing import Any, Protocol
 from billiard.einfo import ExceptionWithTraceback
 from celery.app.task import Context
 from celery.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
-from celery.states import SUCCESS
 from celery.utils.log import get_logger
 from celery.worker.state import task_ready
 
+from jobguard.celery.results import is_settled
 from jobguard.records import HEADER, Done, Header, Verdict, read_header
 
 logger = get_logger(__name__)
@@ -81,7 +81,7 @@ class Guarded:
         is.
         """
         request: Any = self
-        if done.verdict not in (Verdict.RAN, Verdict.FAILED) or _is_stored(request):
+        if done.verdict not in (Verdict.RAN, Verdict.FAILED) or is_settled(request.task, request._context):
             return False
         logger.warning("%s: outcome was recorded before its process died; delivering it again", request)
         task_ready(request)
@@ -110,8 +110,3 @@ def _header(request: Any) -> Header | None:
 
 def _unwrapped(exc: BaseException) -> BaseException:
     return exc.exc if isinstance(exc, ExceptionWithTraceback) else exc
-
-
-def _is_stored(request: Any) -> bool:
-    """Whether the child got as far as storing the result; then Celery's own handling is right."""
-    return bool(request.task.backend.get_task_meta(request.id)["status"] == SUCCESS)

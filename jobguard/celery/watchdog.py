@@ -9,11 +9,14 @@ Never                makes a call, or stops a body whose policy is to go on
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from jobguard.celery.abort import RESEND_S, Armed, Stopper, kill_group
 from jobguard.celery.deadline import Deadline, DeadlineFile
 from jobguard.session import boottime
+
+TAKEN = "its claim was taken from it"
 
 _QUIET_ROUNDS = 8  # without a body, before the thread goes to sleep for good
 
@@ -31,8 +34,8 @@ class Watchdog:
     costs nothing and is as exact as the interrupt itself.
     """
 
-    def __init__(self, lease: DeadlineFile, stopper: Stopper) -> None:
-        self._lease, self._stopper = lease, stopper
+    def __init__(self, lease: DeadlineFile, stopper: Stopper, told_to_stop: Callable[[str], bool]) -> None:
+        self._lease, self._stopper, self._told_to_stop = lease, stopper, told_to_stop
         self._watched: _Watched | None = None
         self._wake = threading.Event()
         self._asleep = True
@@ -83,6 +86,8 @@ class Watchdog:
             armed.flag("the worker's lease was lost", now)
         elif now >= lease.stop_at:
             armed.flag("the worker's lease was not renewed in time", now)
+        elif self._told_to_stop(armed.nonce):
+            armed.flag(TAKEN, now)
         if armed.flagged is None:
             return
         self._stopper.interrupt(armed)

@@ -23,7 +23,8 @@ from jobguard.celery.current import Run, current
 from jobguard.celery.deadline import WorkerDirectory
 from jobguard.celery.guard import Guard
 from jobguard.celery.parent import Parent, advertisement
-from jobguard.celery.sweep import sweep
+from jobguard.celery.sweep import CannotGuard, sweep
+from jobguard.policy import policy_of
 from jobguard.records import HEADER, read_header
 from jobguard.settings import Settings
 
@@ -64,11 +65,17 @@ class Guarding(bootsteps.StartStopStep):  # type: ignore[misc]
         super().__init__(worker, **kwargs)
         app = worker.app
         settings = Settings.from_app(app)
+        for job in settings.jobs:
+            policy_of(settings.jobs, job)  # refused now rather than at the first delivery
         directory = WorkerDirectory.make()
         pool = worker.pool_cls.__module__.rpartition(".")[2]
         parent = Parent(settings, directory, advertisement(worker.hostname, pool, worker.concurrency or 0))
         self._guard = Guard(app)
-        sweep(app, self._guard, parent)
+        try:
+            sweep(app, self._guard, parent)
+        except CannotGuard:
+            directory.remove()
+            raise
         setattr(worker, _PARENT, parent)
         signals.task_revoked.connect(_on_revoked(parent), weak=False, dispatch_uid=__name__)
 

@@ -15,6 +15,7 @@ import redis
 from celery import Celery
 
 from jobguard import planning
+from jobguard.celery.deadline import WorkerDirectory
 from jobguard.client import Client
 from jobguard.records import (
     HEADER,
@@ -164,6 +165,11 @@ class Bench:
         """The pool processes of a worker."""
         listed = Path(f"/proc/{worker.process.pid}/task/{worker.process.pid}/children").read_text()
         return [int(pid) for pid in listed.split()]
+
+    def running_guarded(self, pid: int) -> bool:
+        """What a child tells its parent: that a body runs under a claim."""
+        word = WorkerDirectory(self.shared_files(f"child-{pid}")[0].parent).children()[pid]
+        return bool(word.running)
 
     def shared_files(self, pattern: str) -> list[Path]:
         """What the workers of this bench and their children share."""

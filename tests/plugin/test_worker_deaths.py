@@ -149,6 +149,18 @@ def test_a_revoked_run_is_not_run_again(bench: Bench) -> None:
     assert (done.verdict, done.reason) == (Verdict.FAILED, "terminated by a revoke")
 
 
+def test_a_released_body_is_stopped(bench: Bench) -> None:
+    """An operator takes the claim while the body runs: it stops long before the lease would end."""
+    bench.worker(TEST_TTL="6")
+    occurrence = bench.plan("released", "cling")
+    bench.send(occurrence, "cling", 1, str(bench.gate("never")))
+    start = bench.started(occurrence)
+    bench.client.delete(bench.keys.active(occurrence))
+    until(lambda: not bench.running_guarded(start["pid"]), "the body stops", 6)
+    assert bench.events(occurrence) == ["started"]
+    assert is_running(start["pid"])
+
+
 # --- the deadline -------------------------------------------------------------------------------
 
 
@@ -199,7 +211,7 @@ def test_a_body_that_may_go_on_goes_on_and_asks(bench: Bench) -> None:
 
 
 def test_bodies_are_killed_by_the_parent_too(bench: Bench, store: Node) -> None:
-    """The store is silent, the child cannot be reached by exceptions: dead before the deadline all the same."""
+    """The store is silent and the body deaf to exceptions: dead before the deadline all the same."""
     bench.worker()
     occurrence = bench.plan("clinging", "cling_to_all")
     bench.send(occurrence, "cling_to_all", 1, str(bench.gate("never")))

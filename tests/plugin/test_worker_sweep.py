@@ -284,9 +284,7 @@ def test_a_task_that_cannot_be_guarded_stops_the_worker() -> None:
     app = Celery("unguardable", set_as_current=False, broker="memory://")
     install(app)
     app.register_task(Unguardable())
-    with pytest.raises(
-        CannotGuard, match="unguardable cannot be guarded: this class keeps its __call__"
-    ):
+    with pytest.raises(CannotGuard, match="unguardable cannot be guarded: this class keeps its __call__"):
         boot(app)
 
 
@@ -299,7 +297,7 @@ def test_a_misspelt_setting_stops_the_worker() -> None:
 
 
 def test_a_web_process_starts_nothing() -> None:
-    """Import, install, configure, define, finalise: no thread, no socket, no setting read, no class touched."""
+    """Import, install, configure, define, finalise: no thread, no socket, no setting, no class touched."""
     program = """
         import os, threading
         from celery import Celery
