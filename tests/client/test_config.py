@@ -126,6 +126,6 @@ def test_it_may_be_made_before_anything_is_configured(
     monkeypatch.setenv("JOBGUARD_NAMESPACE", namespace)
     config["a"] = 1
     assert config["a"] == 1
-    assert jobguard.client().get(config.key("a")) is not None  # type: ignore[operator]
+    assert jobguard.client().get(config.key("a")) is not None
     config.close()
-    jobguard.client().close()  # type: ignore[operator]
+    jobguard.client().close()

@@ -2,11 +2,12 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from jobguard.client import Client, put_op
-from jobguard.errors import LeaseExpired, LockLost, NotAcquired, NotHolder, Unavailable
+from jobguard.errors import LeaseExpired, LockLost, NotAcquired, NotHolder, OutcomeUnknown, Unavailable
 from jobguard.lock import holders
 from tests.client.proxy import proxied
 from tests.stores import Cluster, eventually
@@ -335,3 +336,38 @@ def test_the_time_allowed_is_kept(client: Client, other: Client) -> None:
         started = time.monotonic()
         assert not other.lock("l").acquire(timeout=0.3)
         assert 0.3 <= time.monotonic() - started < 1
+
+
+def test_one_at_a_time_while_the_leader_is_killed(three_nodes: Cluster, namespace: str) -> None:
+    """Those inside are counted here, in one process, where nothing can be ambiguous."""
+    inside: list[int] = []
+    tokens: list[int] = []
+
+    def work(number: int) -> None:
+        with Client(three_nodes.endpoints, namespace=namespace, timeout=5) as client:
+            for _ in range(40):
+                lock = client.lock("l", ttl=10)
+                try:
+                    with lock:
+                        inside.append(number)
+                        assert inside == [number]
+                        tokens.append(lock.fencing_token)
+                        inside.remove(number)
+                except (Unavailable, OutcomeUnknown):
+                    continue  # no leader for too long: nobody was inside, or the end was not confirmed
+
+    def kill_the_leader() -> None:
+        with Client(three_nodes.endpoints) as client:
+            eventually(lambda: len(tokens) > 20)
+            leader = client.status().leader
+            names = {member.ID: member.name for member in client.members()}
+            next(node for node in three_nodes.nodes if node.name == names[leader]).kill()
+
+    with ThreadPoolExecutor(5) as pool:
+        working = [pool.submit(work, number) for number in range(4)]
+        pool.submit(kill_the_leader).result()
+        for each in working:
+            each.result()
+    assert inside == []
+    assert tokens == sorted(set(tokens))
+    assert len(tokens) > 100
