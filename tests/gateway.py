@@ -8,6 +8,7 @@ Never                retries, follows, or decides what is right
 import base64
 import http.client
 import json
+import select
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -142,6 +143,10 @@ class Stream:
 
     def end_body(self) -> None:
         self._socket.sendall(b"0\r\n\r\n")
+
+    def silent_for(self, timeout_s: float) -> bool:
+        """Whether nothing at all arrives within that time."""
+        return not select.select([self._socket], [], [], timeout_s)[0]
 
     def wait_for_head(self) -> None:
         if self.status:

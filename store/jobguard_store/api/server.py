@@ -277,7 +277,14 @@ async def serve(node: "Node", config: NodeConfig) -> Server:
             timeout_graceful_shutdown=STOP_GRACE_S,
         )
     )
-    sockets = [_listen(url) for url in config.listen_client_urls]
+    sockets: list[socket.socket] = []
+    try:
+        for url in config.listen_client_urls:
+            sockets.append(_listen(url))
+    except StartupError:
+        for each in sockets:
+            each.close()
+        raise
     running = asyncio.create_task(server.serve(sockets))
     listening = asyncio.create_task(server.listening.wait())
     await asyncio.wait([running, listening], return_when=asyncio.FIRST_COMPLETED)
@@ -294,8 +301,12 @@ def _listen(url: str) -> socket.socket:
             where.host, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(location)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(location)
+        except OSError:
+            listener.close()
+            raise
     except OSError as error:
         raise StartupError(f"--listen-client-urls {url}: {error.strerror or error}.") from None
     return listener

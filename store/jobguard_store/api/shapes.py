@@ -107,7 +107,7 @@ async def watch_body(response: wire.WatchResponse, events: Sequence[ChangeEvent]
     """One message, whole: a client reads it from one chunk."""
     frame = wire.encode(response)
     parts = [frame[:-1], b',"events":[']
-    for number, some in enumerate(sliced(events, event_weight)):
+    for number, some in enumerate(sliced(events, lambda change: event_weight(change, prev_kv))):
         if number:
             parts.append(b",")
             await asyncio.sleep(0)
@@ -120,8 +120,11 @@ def record_weight(record: Record) -> int:
     return len(record.key) + len(record.value)
 
 
-def event_weight(change: ChangeEvent) -> int:
-    return record_weight(change.record) + (record_weight(change.previous) if change.previous else 0)
+def event_weight(change: ChangeEvent, prev_kv: bool) -> int:
+    weight = record_weight(change.record)
+    if prev_kv and change.previous is not None:
+        weight += record_weight(change.previous)
+    return weight
 
 
 def fits_in_a_slice(records: Sequence[Record]) -> bool:

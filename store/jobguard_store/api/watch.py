@@ -154,14 +154,15 @@ class WatchStream:
 
     async def _send_events(self, watcher: Watcher, revision: int, events: Sequence[ChangeEvent]) -> None:
         """One message; only a watcher that allows fragments gets a large one in parts."""
-        parts = list(fragments(events)) if watcher.request.fragment else [events]
+        prev_kv = watcher.request.prev_kv
+        parts = list(fragments(events, prev_kv)) if watcher.request.fragment else [events]
         for number, part in enumerate(parts, 1):
             response = wire.WatchResponse(
                 header=header(self._node, revision),
                 watch_id=int64(watcher.watch_id),
                 fragment=number < len(parts),
             )
-            body = await shapes.watch_body(response, part, watcher.request.prev_kv)
+            body = await shapes.watch_body(response, part, prev_kv)
             await self._exchange.line(wire.result_line(body))
 
     # --- progress ---------------------------------------------------------------------------------
@@ -218,11 +219,11 @@ class WatchStream:
         )
 
 
-def fragments(events: Sequence[ChangeEvent]) -> Iterator[Sequence[ChangeEvent]]:
+def fragments(events: Sequence[ChangeEvent], prev_kv: bool) -> Iterator[Sequence[ChangeEvent]]:
     """`events` in parts of about the size a request may have; a single larger event stays whole."""
     start = size = 0
     for index, change in enumerate(events):
-        weight = shapes.event_weight(change)
+        weight = shapes.event_weight(change, prev_kv)
         if index > start and size + weight > FRAGMENT_BYTES:
             yield events[start:index]
             start, size = index, 0
