@@ -39,9 +39,7 @@ def main() -> int:
     if shutil.which("wrk") is None:
         print("wrk is missing: install it (Debian: apt-get install wrk)", file=sys.stderr)
         return 1
-    print(
-        f"puts per second, three nodes each on one machine, median of {options.rounds} × {options.seconds} s\n"
-    )
+    print(f"puts per second, three nodes each, median of {options.rounds} x {options.seconds} s\n")
     print("| connections | etcd 3.5.1 | jobguard store | ratio | etcd p50 / p99 ms | ours p50 / p99 ms |")
     print("|---|---|---|---|---|---|")
     for connections in options.connections:
