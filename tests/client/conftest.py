@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jobguard.client import Client
-from tests.stores import KINDS, Cluster, Kind, make, running
+from tests.stores import KINDS, Cluster, Kind, running
 
 
 @pytest.fixture(scope="session", params=KINDS)

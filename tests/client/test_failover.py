@@ -13,7 +13,7 @@ from jobguard.transport import Answer
 from jobguard.wire import ErrorBody, encode
 from tests.client.proxy import proxied
 from tests.ports import free_ports
-from tests.stores import Cluster
+from tests.stores import Cluster, eventually
 
 
 def dead_url() -> str:
@@ -76,8 +76,7 @@ def test_a_connection_the_store_closed_while_idle_is_not_used(store: Cluster) ->
         client.put("k", "1")
         wire.cut()
         connection = client.endpoints.nodes[0]._idle[0]
-        while connection.still_open():
-            time.sleep(0.001)
+        eventually(lambda: not connection.still_open())
         client.put("k", "2")
         assert wire.seen == ["/v3/kv/put", "/v3/kv/put"]
 
