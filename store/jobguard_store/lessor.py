@@ -1,6 +1,6 @@
 """Lease deadlines, on the leader only: longer than the TTL, never shorter.
 
-Place in the house   replica -> lessor -> machine, peer_messages
+Place in the house   replica, applier -> lessor -> peer_messages
 Takes                a leader's first applied entry, applied grants and removals, confirmed questions, time
 Gives                answers about leases; those that have run out, for the replica to propose their expiry
 Never                removes a lease (only an applied command does), reads a clock, or works on a follower

@@ -1,6 +1,6 @@
 """What nodes say to each other besides Raft: who they are, commands handed on, questions to a leader.
 
-Place in the house   node, reads, proposals, transport -> peer_messages
+Place in the house   replica, reads, proposals, transport -> peer_messages
 Never                changes the code of a message: both builds of a rolling upgrade read them
 
 All of these may be lost. Questions are harmless to repeat and are repeated; a Forward never is.

@@ -1,6 +1,6 @@
 """Commands on their way to commitment, and those who wait for them.
 
-Place in the house   node -> proposals -> machine.commands
+Place in the house   replica -> proposals -> machine.commands
 Takes                commands; what became of them: handed on, refused, applied, overtaken by a newer term
 Gives                the queue to propose or forward; answers through futures
 Never                hands a command on twice, unless it was refused before anybody appended it

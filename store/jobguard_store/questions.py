@@ -1,6 +1,6 @@
 """Questions about leases, which only the leader can answer: it alone counts their time.
 
-Place in the house   node -> questions -> peer_messages
+Place in the house   replica -> questions -> peer_messages
 Takes                questions; the leader's answers, or its refusals
 Gives                what to ask now; answers through futures
 Never                treats a repeat as harmful: renewing twice and looking twice change nothing

@@ -1,6 +1,6 @@
 """Those who wait for a linearizable read point, on whichever node they asked.
 
-Place in the house   node -> reads
+Place in the house   replica -> reads
 Takes                waiters; confirmed rounds; how far this node has applied
 Gives                one context per turn for all who came; futures that end when reading is safe
 Never                lets a waiter share a context that was given out before it came

@@ -1,6 +1,6 @@
 """THE loop of one node: takes ticks, peers' messages and proposals; carries out each Ready in its order.
 
-Place in the house   node -> replica -> raft.core, machine.apply, journal, transport, lessor, watchers
+Place in the house   node -> replica -> raft.core, applier (machine), journal (storage), transport
 Takes                notes: queued commands, waiting readers, messages, ticks, word of durability
 Gives                answers through futures, events to watchers, messages to peers, batches to the writer
 Never                sends what peers may rely on before it is durable; works on after an unexpected error
@@ -16,17 +16,19 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import Coroutine, Sequence
-from typing import Any, Self, assert_never
+from collections.abc import Coroutine
+from typing import Any, Self
 
-from jobguard_store.cluster import Members, check_same_cluster, identity_from
+from jobguard_store.applier import Applier
+from jobguard_store.cluster import Members
 from jobguard_store.config import NodeConfig, address
 from jobguard_store.errors import ServerStopped, StartupError
 from jobguard_store.history import History
 from jobguard_store.journal import Journal
 from jobguard_store.lessor import Lessor
-from jobguard_store.machine.commands import Command, ExpireLease, Origin, decode, encode
+from jobguard_store.machine.commands import Command, ExpireLease, Origin, encode
 from jobguard_store.machine.results import Applied
+from jobguard_store.opening import Opened, open_file
 from jobguard_store.peer_messages import (
     REFUSED,
     Ask,
@@ -40,12 +42,11 @@ from jobguard_store.peer_messages import (
 from jobguard_store.proposals import Proposals
 from jobguard_store.questions import Questions
 from jobguard_store.raft.core import Raft, Role
-from jobguard_store.raft.messages import Entry, EntryKind, Ready
+from jobguard_store.raft.messages import Ready
 from jobguard_store.reads import Reads
-from jobguard_store.storage.database import Database, Identity, Loaded
 from jobguard_store.transport import Transport
 from jobguard_store.watchers import Tail, Watchers
-from jobguard_store.writer import Job, Writer
+from jobguard_store.writer import Job
 
 log = logging.getLogger("jobguard_store.replica")
 
@@ -60,9 +61,8 @@ FORWARD_BYTES_MAX = 1 << 20
 class Replica:
     """The core, the machine and the file of one member, and the turn that moves all three."""
 
-    def __init__(
-        self, config: NodeConfig, identity: Identity, loaded: Loaded, database: Database, writer: Writer
-    ) -> None:
+    def __init__(self, config: NodeConfig, opened: Opened) -> None:
+        identity, loaded, database, writer = opened.identity, opened.loaded, opened.database, opened.writer
         self.config = config
         self.identity = identity
         self.machine = loaded.machine
@@ -102,9 +102,17 @@ class Replica:
         )
         self._reads = Reads(leader_wait_s=leader_wait_s, timeout_s=timeout_s)
         self._questions = Questions(leader_wait_s=leader_wait_s, timeout_s=timeout_s)
+        self._applier = Applier(
+            machine=self.machine,
+            journal=self._journal,
+            watchers=self.watchers,
+            lessor=self._lessor,
+            proposals=self._proposals,
+            lead_in=self._lead_in,
+            on_compacted=lambda: self._in_background(self._journal.sweep()),
+        )
 
         self._forwarded: list[Forward] = []
-        self._applied_term = 0
         self._leadership: tuple[int | None, int] = (None, 0)
         self._turn_due = False
         self._ended = False  # no turn any more
@@ -257,7 +265,8 @@ class Replica:
         for message in self._journal.persist(ready):
             self._transport.post(message)
         if ready.committed:
-            self._apply(ready.committed)
+            self._applier.apply(ready.committed)
+            self.raft.applied(ready.committed[-1].index)
         for read in ready.reads:
             self._reads.confirmed(read.context, read.index)
         if ready.reads_lost:
@@ -285,43 +294,6 @@ class Replica:
             self._transport.post(message)
         if job.revision is not None:
             self.watchers.tail.durable(job.revision)
-
-    def _apply(self, entries: Sequence[Entry]) -> None:
-        for entry in entries:
-            if entry.term > self._applied_term:
-                self._applied_term = entry.term
-                self._proposals.term_began(entry.term)
-            match entry.kind:
-                case EntryKind.NORMAL:
-                    self._apply_command(entry)
-                case EntryKind.NOOP:
-                    self._journal.applied(entry.index)
-                    self._lead_leases(entry.term)
-                case EntryKind.CONFIG:
-                    raise AssertionError("no build so far writes configuration entries")
-                case _:
-                    assert_never(entry.kind)
-        self.raft.applied(entries[-1].index)
-
-    def _apply_command(self, entry: Entry) -> None:
-        origin, command = decode(entry.data)
-        applied = self.machine.apply(command, entry.term)
-        self._journal.applied(entry.index, applied.rows)
-        if applied.events:
-            self.watchers.publish(applied.revision, applied.events)
-        if self._lessor.term:
-            self._lessor.applied(command, applied, self._loop.time())
-        self._proposals.applied(origin, applied)
-        if applied.rows.compact_revision is not None:
-            self._in_background(self._journal.sweep())
-
-    def _lead_leases(self, term: int) -> None:
-        """A leader's first entry is applied. If it is ours, the time of all leases begins here and now."""
-        if self._lead_in(term):
-            ids = self.machine.lease_ids()
-            self._lessor.start(
-                term, [(id_, self.machine.lease_ttl(id_) or 0) for id_ in ids], self._loop.time()
-            )
 
     def _answer_reads(self) -> None:
         """End the waits for what is applied now; those of followers end with a message."""
@@ -418,22 +390,11 @@ class Replica:
     @classmethod
     async def start(cls, config: NodeConfig) -> Self:
         """Raises StartupError, having left nothing open."""
-        writer, database, replica = Writer(), None, None
+        replica = cls(config, await open_file(config))
         try:
-            database = await writer.call(lambda: Database.open(config.database_path))
-            loaded = await writer.call(database.load)
-            identity = identity_from(config)
-            if loaded.identity is None:
-                await writer.call(lambda: database.found(identity))
-            else:
-                check_same_cluster(loaded.identity, identity, config)
-            replica = cls(config, loaded.identity or identity, loaded, database, writer)
             await replica._join()
         except BaseException:
-            if replica is not None:
-                await replica.stop()
-            else:
-                await writer.stop(database.close if database is not None else None)
+            await replica.stop()
             raise
         return replica
 

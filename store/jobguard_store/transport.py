@@ -1,6 +1,6 @@
 """Streams between peers: post messages, accept messages; any may be lost, none is reordered or altered.
 
-Place in the house   node -> transport -> peer_messages
+Place in the house   replica -> transport -> peer_messages
 Takes                messages to post; a Hello that says who we are
 Gives                on_message for each message of a known peer, on_lost when a peer's connection closes
 Never                retries a message, blocks, or grows a queue without bound

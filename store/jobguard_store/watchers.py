@@ -1,6 +1,6 @@
 """Committed events to those who watch: history first, then live, each revision once and in order.
 
-Place in the house   node (publishes) -> watchers -> api (iterates)
+Place in the house   applier (publishes) -> watchers -> api (iterates)
 Takes                the events of each applied revision, in order
 Gives                Subscriptions: async iterators of whole revisions
 Never                lets a subscriber hold up the loop or the writers; skips or repeats a revision

@@ -1,6 +1,6 @@
 """The one thread that touches this node's file: batches in, word of their durability out.
 
-Place in the house   node -> writer -> storage.database
+Place in the house   journal, opening -> writer -> storage.database
 Takes                batches, in the order of their Readies; other work on the file, in turn
 Gives                on_durable, on the loop, in the same order; on_failed, after which the process must end
 Never                reorders, drops or repeats a batch that may be on the disk

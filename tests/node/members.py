@@ -58,7 +58,7 @@ async def soon(work: Awaitable[T], within: float = PATIENCE_S) -> T:
 class Members:
     """The members of one cluster, each running or stopped."""
 
-    def __init__(self, directory: Path, size: int) -> None:
+    def __init__(self, directory: Path, size: int, election_ms: int = ELECTION_MS) -> None:
         ports = free_ports(size)
         names = [f"s{number + 1}" for number in range(size)]
         urls = [f"http://127.0.0.1:{port}" for port in ports]
@@ -71,7 +71,7 @@ class Members:
                 listen_peer_urls=url,
                 initial_cluster=together,
                 heartbeat_interval=HEARTBEAT_MS,
-                election_timeout=ELECTION_MS,
+                election_timeout=election_ms,
             )
             for number, (name, url) in enumerate(zip(names, urls, strict=True))
         ]
@@ -120,8 +120,8 @@ class Members:
 
 
 @asynccontextmanager
-async def members(directory: Path, size: int = 3) -> AsyncIterator[Members]:
-    cluster = Members(directory, size)
+async def members(directory: Path, size: int = 3, election_ms: int = ELECTION_MS) -> AsyncIterator[Members]:
+    cluster = Members(directory, size, election_ms)
     try:
         for number in range(size):
             await cluster.start(number)

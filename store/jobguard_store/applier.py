@@ -1,0 +1,81 @@
+"""Step 4 of a Ready: committed entries, in index order, into the machine and out to all who wait for them.
+
+Place in the house   replica -> applier -> machine.apply, journal, watchers, lessor, proposals
+Takes                committed entries
+Gives                rows to the journal, events to watchers, answers to proposers, lease time to the lessor
+Never                skips an entry, applies one twice, or stops at a refusal, which is an answer too
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import assert_never
+
+from jobguard_store.journal import Journal
+from jobguard_store.lessor import Lessor
+from jobguard_store.machine.apply import Machine
+from jobguard_store.machine.commands import decode
+from jobguard_store.proposals import Proposals
+from jobguard_store.raft.messages import Entry, EntryKind
+from jobguard_store.watchers import Watchers
+
+
+class Applier:
+    """Everything that follows from an entry being committed."""
+
+    def __init__(
+        self,
+        *,
+        machine: Machine,
+        journal: Journal,
+        watchers: Watchers,
+        lessor: Lessor,
+        proposals: Proposals,
+        lead_in: Callable[[int], bool],
+        on_compacted: Callable[[], None],
+    ) -> None:
+        self._machine = machine
+        self._journal = journal
+        self._watchers = watchers
+        self._lessor = lessor
+        self._proposals = proposals
+        self._lead_in = lead_in
+        self._on_compacted = on_compacted
+        self._loop = asyncio.get_running_loop()
+        self._term = 0
+
+    def apply(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            if entry.term > self._term:
+                self._term = entry.term
+                self._proposals.term_began(entry.term)
+            match entry.kind:
+                case EntryKind.NORMAL:
+                    self._apply_command(entry)
+                case EntryKind.NOOP:
+                    self._journal.applied(entry.index)
+                    self._begin_leases(entry.term)
+                case EntryKind.CONFIG:
+                    raise AssertionError("no build so far writes configuration entries")
+                case _:
+                    assert_never(entry.kind)
+
+    def _apply_command(self, entry: Entry) -> None:
+        origin, command = decode(entry.data)
+        applied = self._machine.apply(command, entry.term)
+        self._journal.applied(entry.index, applied.rows)
+        if applied.events:
+            self._watchers.publish(applied.revision, applied.events)
+        if self._lessor.term:
+            self._lessor.applied(command, applied, self._loop.time())
+        self._proposals.applied(origin, applied)
+        if applied.rows.compact_revision is not None:
+            self._on_compacted()
+
+    def _begin_leases(self, term: int) -> None:
+        """A leader's first entry is applied. If it is ours, the time of all leases begins here and now."""
+        if self._lead_in(term):
+            ids = self._machine.lease_ids()
+            ttls = [(lease_id, self._machine.lease_ttl(lease_id) or 0) for lease_id in ids]
+            self._lessor.start(term, ttls, self._loop.time())

@@ -1,0 +1,40 @@
+"""A member's file, opened: who it is, what it knows, and the thread that will write it.
+
+Place in the house   replica -> opening -> writer, storage.database, cluster
+Takes                the flags
+Gives                Opened, or a StartupError of one sentence with nothing left open
+Never                lets flags and file disagree about the cluster or the member
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jobguard_store.cluster import check_same_cluster, identity_from
+from jobguard_store.config import NodeConfig
+from jobguard_store.storage.database import Database, Identity, Loaded
+from jobguard_store.writer import Writer
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    identity: Identity
+    loaded: Loaded
+    database: Database
+    writer: Writer
+
+
+async def open_file(config: NodeConfig) -> Opened:
+    """All of it on the writer's thread, which the connection belongs to."""
+    writer, database = Writer(), None
+    try:
+        database = await writer.call(lambda: Database.open(config.database_path))
+        loaded = await writer.call(database.load)
+        identity = loaded.identity or identity_from(config)
+        if loaded.identity is None:
+            await writer.call(lambda: database.found(identity))
+        check_same_cluster(identity, identity_from(config), config)
+    except BaseException:
+        await writer.stop(database.close if database is not None else None)
+        raise
+    return Opened(identity, loaded, database, writer)
