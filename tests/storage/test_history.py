@@ -40,27 +40,31 @@ def changes(
 # --- against the model ------------------------------------------------------------------------------
 
 
-@settings(max_examples=100, deadline=None)
-@given(histories, st.data())
-def test_history_and_tail_answer_as_the_machine_once_did(history: list[Command], data: st.DataObject) -> None:
+@settings(max_examples=60, deadline=None)
+@given(
+    history=histories,
+    flushed=st.sets(st.integers(0, 30)),
+    asked=st.lists(ranges, min_size=2, max_size=4),
+    key=keys,
+    range_end=range_ends,
+)
+def test_history_and_tail_answer_as_the_machine_once_did(
+    history: list[Command], flushed: set[int], asked: list[Range], key: bytes, range_end: bytes
+) -> None:
+    """`flushed`: after which commands all so far is written. What comes after the last is the tail."""
     model = Model()
     with member_on_a_new_file() as member:
-        durable = data.draw(st.integers(0, len(history)), label="commands that are durable")
         for number, command in enumerate(history):
             member.do(command)
             model.apply(command, TERM)
-            if number < durable and data.draw(st.integers(0, 3)) == 0:
-                member.flush()
-            if number == durable:
+            if number in flushed:
                 member.flush()
                 member.sweep()
-        oldest = max(1, model.compact_revision)
-        for revision in range(oldest, model.revision + 1):
-            ask = data.draw(ranges, label="range")
-            asked = HistoricRange(model.revision, ask, revision)
-            assert plain(member.database.range_at(asked, member.tail)) == plain(model.range(ask, revision))
-        first = data.draw(st.integers(oldest, model.revision), label="changes from")
-        key, range_end = data.draw(keys, label="key"), data.draw(range_ends, label="range_end")
+        first = max(1, model.compact_revision)
+        for revision in range(first, model.revision + 1):
+            for ask in asked:
+                at = HistoricRange(model.revision, ask, revision)
+                assert plain(member.database.range_at(at, member.tail)) == plain(model.range(ask, revision))
         assert changes(member, first, key=key, range_end=range_end) == [
             event if event.revision > durable_compact(member) else ChangeEvent(event.record, None)
             for event in model.events(first, model.revision)

@@ -53,7 +53,9 @@ def upgrade() -> None:
     # values to hand over, and it cannot be forgotten.
     op.execute(
         "CREATE TRIGGER live_put AFTER INSERT ON history WHEN NEW.version > 0 BEGIN"
-        " INSERT OR REPLACE INTO live VALUES (NEW.key, NEW.value, NEW.create_revision, NEW.mod_revision,"
+        " INSERT OR REPLACE INTO live"
+        " (key, value, create_revision, mod_revision, version, lease, sub, checksum)"
+        " VALUES (NEW.key, NEW.value, NEW.create_revision, NEW.mod_revision,"
         " NEW.version, NEW.lease, NEW.sub, NEW.checksum); END"
     )
     op.execute(

@@ -23,6 +23,10 @@ class Newer(Exception):
     """Something only a newer build can have written."""
 
 
+class Unusable(Exception):
+    """Something around the file that its operator can change."""
+
+
 class DiskFull(Exception):
     """Nothing of the batch was written; keep it and try again when there is space."""
 
@@ -38,6 +42,8 @@ def explained(path: Path) -> Iterator[None]:
         raise DatabaseNewer(
             f"{path} was written by a newer jobguard ({newer}): start this node with that version again"
         ) from newer
+    except (Unusable, OSError) as unusable:
+        raise _unusable(path, f"cannot be used ({unusable})") from unusable
     except (sqlite3.Error, DBAPIError) as error:
         raise _explained(path, error) from error
 
@@ -70,5 +76,9 @@ def _explained(path: Path, error: sqlite3.Error | DBAPIError) -> DatabaseDamaged
     reason = str(error.orig if isinstance(error, DBAPIError) else error)
     unusable = _UNUSABLE.get(sqlite_code(error))
     if unusable:
-        return DatabaseUnusable(f"{path} {unusable} ({reason}): see to that, then start the node again")
+        return _unusable(path, f"{unusable} ({reason})")
     return damaged(path, reason)
+
+
+def _unusable(path: Path, what: str) -> DatabaseUnusable:
+    return DatabaseUnusable(f"{path} {what}: see to that, then start the node again")

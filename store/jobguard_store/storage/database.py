@@ -86,7 +86,8 @@ class Database:
 
         Raises DatabaseDamaged, DatabaseNewer, DatabaseInUse, DatabaseUnusable: one sentence for the operator.
         """
-        held = file.lock(path)
+        with explained(path):
+            held = file.lock(path)
         engine = file.writer_engine(path)
         try:
             with explained(path):

@@ -21,7 +21,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, QueuePool, StaticPool, create_engine, event
 
 from jobguard_store.errors import DatabaseInUse
-from jobguard_store.storage.damage import Damage, Newer
+from jobguard_store.storage.damage import Damage, Newer, Unusable
 from jobguard_store.storage.tables import metadata
 from jobguard_store.storage.wal import refuse_dropped_commits
 
@@ -40,7 +40,7 @@ def lock(path: Path) -> IO[bytes]:
     held = open(f"{path}.lock", "ab")  # noqa: SIM115 — held for as long as the process has the node
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         held.close()
         raise DatabaseInUse(f"{path} is in use by another process: stop the node that runs on it") from None
     return held
@@ -75,19 +75,17 @@ def writer_engine(path: Path) -> Engine:
 
     @event.listens_for(engine, "connect")
     def prepare(dbapi: sqlite3.Connection, _record: object) -> None:
-        _recognise(dbapi)
-        # Before the first table, and in this order: once there is a page in the file, auto_vacuum is ignored.
-        dbapi.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        (mode,) = dbapi.execute("PRAGMA journal_mode = WAL").fetchone()
-        if mode != "wal":
-            raise sqlite3.OperationalError(f"its file system does not support WAL, journal_mode is {mode}")
+        new = _recognise(dbapi)
         (_busy, believed, _moved) = dbapi.execute("PRAGMA wal_checkpoint").fetchone()
         refuse_dropped_commits(Path(f"{path}-wal"), believed)
+        if new:  # before the first table, and before WAL: once there is a page in the file, it is ignored
+            dbapi.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        (mode,) = dbapi.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise Unusable(f"its file system does not support WAL, only journal_mode {mode}")
         dbapi.execute("PRAGMA synchronous = FULL")  # NORMAL would answer clients before the fsync
         dbapi.execute("PRAGMA cell_size_check = ON")
-        dbapi.execute(
-            "PRAGMA cache_size = -65536"
-        )  # KiB: keys arrive in any order, pages should not be read twice
+        dbapi.execute("PRAGMA cache_size = -65536")  # 64 MiB: keys come in any order
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
@@ -126,13 +124,15 @@ def _own_transactions(dbapi: sqlite3.Connection) -> sqlite3.Connection:
     return dbapi
 
 
-def _recognise(dbapi: sqlite3.Connection) -> None:
+def _recognise(dbapi: sqlite3.Connection) -> bool:
+    """Whether the file is new. Reads only: another program's database stays as it is. Raises Damage."""
     (application_id,) = dbapi.execute("PRAGMA application_id").fetchone()
     (tables,) = dbapi.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if application_id != APPLICATION_ID and (application_id or tables):
         raise Damage("it is the database of another program")
     if application_id == APPLICATION_ID and not tables:
         raise Damage("its tables are gone")
+    return not tables
 
 
 # --- schema -------------------------------------------------------------------------------------------
