@@ -120,7 +120,7 @@ class Script:
 
     def do_timeout(self, node: str) -> None:
         member = self.members[int(node)]
-        assert member.up.role in (Role.FOLLOWER, Role.CANDIDATE)
+        assert member.up.role is not Role.LEADER
         while member.up.role is not Role.PRE_CANDIDATE:
             member.up.tick()
         self._turn(member)
