@@ -8,11 +8,13 @@ import pytest
 from tests.gateway import Gateway
 from tests.stores import etcd, nodes
 
+# To look further: another seed, and so many times the usual number of sequences.
 SEED = int(os.environ.get("JOBGUARD_TEST_SEED", "20261124"))
+FACTOR = int(os.environ.get("JOBGUARD_TEST_FACTOR", "1"))
 
 
 def pytest_report_header() -> str:
-    return f"parity seed: JOBGUARD_TEST_SEED={SEED}"
+    return f"parity: JOBGUARD_TEST_SEED={SEED} JOBGUARD_TEST_FACTOR={FACTOR}"
 
 
 @pytest.fixture(scope="module")

@@ -49,10 +49,17 @@ class Watch:
 Step = Call | Watch
 
 
-def replay(gateway: Gateway, steps: Iterable[Step]) -> list[str]:
-    """Every answer to `steps`, in order; then what each watcher saw."""
+def replay(gateway: Gateway, steps: Iterable[Step], *, fresh: bool = True) -> list[str]:
+    """Every answer to `steps`, in order; then what each watcher saw.
+
+    Not `fresh`: on what is there, with revisions counted from the current one.
+    """
     with ExitStack() as stack:
-        run = _Replay(gateway, stack, base=empty(gateway))
+        if fresh:
+            base = compacted = empty(gateway)
+        else:
+            compacted, base = revisions(gateway)
+        run = _Replay(gateway, stack, base, compacted)
         for step in steps:
             run.take(step)
         run.finish()
@@ -68,6 +75,13 @@ def empty(gateway: Gateway) -> int:
     # Refused if this very revision is compacted already. Physical, or etcd may still show what is to go.
     gateway.post("/v3/kv/compaction", {"revision": base, "physical": True})
     return base
+
+
+def revisions(gateway: Gateway) -> tuple[int, int]:
+    """The compacted revision, which is the oldest readable one, and the current one."""
+    with gateway.stream("/v3/watch", {"create_request": {"key": "AA==", "start_revision": -5}}) as stream:
+        current = int(stream.result()["header"]["revision"])
+        return int(stream.result()["compact_revision"]), current
 
 
 def absolute(value: Any, base: int) -> Any:
@@ -117,12 +131,12 @@ def _forgotten(event: Any, compacted: int) -> bool:
 
 
 class _Replay:
-    def __init__(self, gateway: Gateway, stack: ExitStack, base: int) -> None:
+    def __init__(self, gateway: Gateway, stack: ExitStack, base: int, compacted: int) -> None:
         self.lines: list[str] = []
         self._gateway = gateway
         self._stack = stack
         self._base = base
-        self._compacted = base
+        self._compacted = compacted
         self._watchers: list[_Watcher] = []
 
     def take(self, step: Step) -> None:
