@@ -64,10 +64,10 @@ def _versions_at(reading: Reading, span: Interval, revision: int) -> list[Record
 
 
 def _newest(span: Interval, revision: int) -> Any:
-    """Each key's versions of the last revision, up to `revision`, in which it changed, for a page of keys.
-
-    They are more than one only if it changed twice in that revision; the last one stands, so it comes last.
-    """
+    """Of a page of keys, each one's newest version up to `revision`."""
+    if _single(span):
+        versions = select(*version(history)).where(_within(span), history.c.mod_revision <= revision)
+        return versions.order_by(history.c.mod_revision.desc(), history.c.sub.desc()).limit(1)
     last = (
         select(history.c.key, func.max(history.c.mod_revision).label("mod_revision"))
         .where(_within(span), history.c.mod_revision <= revision)
@@ -76,8 +76,13 @@ def _newest(span: Interval, revision: int) -> Any:
         .limit(_PAGE_KEYS)
         .subquery()
     )
-    same = and_(history.c.key == last.c.key, history.c.mod_revision == last.c.mod_revision)
-    return select(*version(history)).join(last, same).order_by(history.c.key, history.c.sub)
+    # Found by key, then read by place. Looked for by its revision alone it would be one of a million rows, if
+    # that revision deleted a million keys.
+    again = history.alias("again")
+    same = and_(again.c.key == last.c.key, again.c.mod_revision == last.c.mod_revision)
+    sub = select(func.max(again.c.sub)).where(same).correlate(last).scalar_subquery()
+    place = and_(history.c.mod_revision == last.c.mod_revision, history.c.sub == sub)
+    return select(*version(history)).join_from(last, history, place).order_by(last.c.key)
 
 
 # --- changes since a revision -------------------------------------------------------------------------
