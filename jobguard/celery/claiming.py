@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 import msgspec
-from celery.app.task import Context, get_actual_ignore_result
+from celery.app.task import Context
 from celery.exceptions import Ignore
 from celery.utils.log import get_logger
 
@@ -31,7 +31,7 @@ from jobguard import runs
 from jobguard.celery.abort import Armed
 from jobguard.celery.child import HOST, Child
 from jobguard.celery.deadline import Deadline, Running
-from jobguard.celery.results import is_settled
+from jobguard.celery.results import ignores_result, is_settled
 from jobguard.errors import JobguardError, LeaseNotFound, OutcomeUnknown, ServerError, Unavailable
 from jobguard.policy import policy_of
 from jobguard.records import Attempt, Done, Header, Occurrence, Open, Verdict, read_header
@@ -123,7 +123,6 @@ def claim(child: Child, delivery: Delivery) -> Claim | Recorded:
         if isinstance(answer, Claim):
             return answer
         if answer.reason not in (Refusal.PREDECESSOR, Refusal.AGAIN) or time.monotonic() >= until:
-            child.tell(Running.NOTHING)
             return _refused(child, delivery, answer)
         time.sleep(pause)
         pause = min(2 * pause, _PAUSE_MAX_S)
@@ -142,14 +141,19 @@ def _ask(child: Child, delivery: Delivery, until: float) -> Claim | Refused:
         step = runs.claim(child.keys, occurrence, attempt, lease=under.lease, overlap=overlap)
         try:
             answer = child.send(step, until)
-        except LeaseNotFound:
-            continue  # it ended before its deadline: revoked; the parent takes another
+        except LeaseNotFound as error:
+            if time.monotonic() >= until:
+                _leave_unclaimed(delivery, error)
+            time.sleep(_PAUSE_MAX_S)  # ended before its deadline: revoked; the parent takes another
+            continue
         except (Unavailable, ServerError) as error:
-            child.tell(Running.NOTHING)
             _leave_unclaimed(delivery, error)
-        except OutcomeUnknown as error:
+        except BaseException as error:
+            # Sent, and not known: no answer came, or a soft limit or the process's end struck before it.
             _take_back(child, delivery, attempt, under.lease)
-            _leave_unclaimed(delivery, error)
+            if isinstance(error, OutcomeUnknown):
+                _leave_unclaimed(delivery, error)
+            raise
         if isinstance(answer, Refused):
             return answer
         stoppable = policy_of(child.settings.jobs, delivery.header.job).on_suspect == "stop"
@@ -215,7 +219,7 @@ def _drop(delivery: Delivery, reason: str, *, dead: bool) -> NoReturn:
     logger.info("%s not run: %s", delivery, reason)
     if dead:
         request = delivery.request
-        stores = not get_actual_ignore_result(delivery.task, request)
+        stores = not ignores_result(delivery.task, request)
         delivery.task.backend.mark_as_revoked(request.id, reason, request=request, store_result=stores)
     raise Ignore(reason)
 

@@ -17,7 +17,7 @@ Never                starts a body without a claim, or calls an outcome "ran" th
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
@@ -31,12 +31,12 @@ from celery.utils.log import get_logger
 
 from jobguard import runs
 from jobguard.celery import current, results
-from jobguard.celery.abort import Armed, RunAborted
+from jobguard.celery.abort import Armed, RunAborted, without_soft_limit
 from jobguard.celery.child import HOST, Child
 from jobguard.celery.claiming import Claim, Delivery, Recorded, claim
 from jobguard.celery.deadline import Running, WorkerDirectory
 from jobguard.celery.watchdog import TAKEN
-from jobguard.errors import LockLost, OutcomeUnknown, ServerError, Unavailable
+from jobguard.errors import LockLost, NotGuarded, OutcomeUnknown, ServerError, Unavailable
 from jobguard.records import HEADER, Done, Verdict
 from jobguard.session import boottime
 from jobguard.settings import Settings
@@ -59,10 +59,14 @@ class Guard:
         """One delivery, from claim to outcome."""
         child = self._own()
         delivery = Delivery.read(task, request, header, child.settings.namespace)
-        claimed = claim(child, delivery)
-        if isinstance(claimed, Recorded):
-            return claimed.give()
-        return _Execution(child, claimed, delivery).run(body)
+        try:
+            claimed = claim(child, delivery)
+            if isinstance(claimed, Recorded):
+                return claimed.give()
+            return _Execution(child, claimed, delivery).run(body)
+        finally:
+            # Whatever of this delivery is still in the store, nobody runs it: the parent may take it back.
+            child.tell(Running.NOTHING)
 
     def on_replace(self, task: Any, request: Context, sig: Any) -> None:
         """The body hands its work to another task of the same id: that one runs under our occurrence, too.
@@ -80,7 +84,7 @@ class Guard:
         if child is None or child.pid != os.getpid():
             directory = WorkerDirectory.announced()
             if directory is None:
-                raise LockLost("this process belongs to no worker that jobguard has prepared")
+                raise NotGuarded("this process belongs to no worker that jobguard has prepared")
             child = self._child = Child(Settings.from_app(self._app), directory)
         return child
 
@@ -159,10 +163,10 @@ class _Execution:
 
     def _record(self, outcome: Callable[..., None], *facts: Any) -> None:
         """A body that was told to stop has no outcome of its own, however it ended: it may be too late."""
-        if self.claim.armed.flagged:
-            self._give_up()
-        outcome(*facts)
-        self.child.tell(Running.NOTHING)
+        with without_soft_limit() if self.child.can_be_stopped() else nullcontext():
+            if self.claim.armed.flagged:
+                self._give_up()
+            outcome(*facts)
 
     def _returned(self, result: Any) -> None:
         self._finish(Verdict.RAN, result=results.kept(self.delivery.task, self.delivery.request, result))
@@ -243,7 +247,6 @@ class _Execution:
             self.child.send(step, time.monotonic() + 1.0)
         except (Unavailable, OutcomeUnknown, ServerError):
             self.child.leave(self.claim.nonce, step)
-        self.child.tell(Running.NOTHING)
         self._refused(f"stopped: {reason}")
         raise LockLost(f"{self.delivery} was stopped: {reason}")
 

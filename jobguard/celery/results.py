@@ -12,7 +12,7 @@ gone on with the chain. So the verdict keeps what those would need.
 from typing import Any
 
 import msgspec
-from celery.app.task import Context, get_actual_ignore_result
+from celery.app.task import Context
 from celery.backends.base import DisabledBackend
 from celery.states import READY_STATES
 
@@ -42,8 +42,14 @@ def is_settled(task: Any, request: Context) -> bool:
     return task.backend.get_task_meta(request.id)["status"] in READY_STATES
 
 
+def ignores_result(task: Any, request: Context) -> bool:
+    """What the message says, and where it says nothing, what the task says."""
+    asked = vars(request).get("ignore_result")  # the attribute of the class would always answer
+    return bool(task.ignore_result if asked is None else asked)
+
+
 def _is_stored(task: Any, request: Context) -> bool:
-    return not get_actual_ignore_result(task, request) and not isinstance(task.backend, DisabledBackend)
+    return not ignores_result(task, request) and not isinstance(task.backend, DisabledBackend)
 
 
 def _has_links(request: Context) -> bool:

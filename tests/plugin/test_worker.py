@@ -115,6 +115,14 @@ def test_a_hard_limit_is_a_failure_and_no_loss(bench: Bench) -> None:
     assert "hard time limit" in done.reason
 
 
+def test_a_soft_limit_is_a_failure(bench: Bench) -> None:
+    bench.worker()
+    occurrence = bench.plan("soft", "soft")
+    bench.send(occurrence, "soft", 1, str(bench.gate("never")))
+    done = bench.verdict(occurrence)
+    assert (done.verdict, done.error) == (Verdict.FAILED, "SoftTimeLimitExceeded: SoftTimeLimitExceeded()")
+
+
 def test_a_message_that_expired_ends_its_occurrence(bench: Bench) -> None:
     occurrence = bench.plan("expired", "run_once")
     bench.send(occurrence, "run_once", expires=-1)

@@ -238,6 +238,20 @@ def test_an_outcome_waits_for_the_store(bench: Bench, store: Node) -> None:
     until(lambda: not bench.shared_files("unsent-*"), "nothing is left to send")
 
 
+def test_a_soft_limit_is_for_the_body(bench: Bench, store: Node) -> None:
+    """It strikes while the outcome of a body that ended in time waits for the store."""
+    worker = bench.worker(TEST_TTL="10")
+    occurrence = bench.plan("soft", "soft")
+    gate = bench.gate("soft")
+    sent = bench.send(occurrence, "soft", 1, str(gate))
+    bench.started(occurrence)
+    with silent(store):
+        gate.touch()
+        until(lambda: "Soft time limit (1s) exceeded" in worker.log, "the limit strikes")
+    assert bench.verdict(occurrence).verdict is Verdict.RAN
+    until(lambda: bench.state(sent) == "SUCCESS", "the result is that of the body")
+
+
 def test_the_parent_records_for_a_child_that_died(bench: Bench, store: Node) -> None:
     bench.worker(TEST_TTL="10")
     occurrence = bench.plan("waiting", "run_once")

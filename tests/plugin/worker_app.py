@@ -111,6 +111,14 @@ def cling_to_all(gate: str) -> None:
             note("swallowed")
 
 
+@app.task(name="soft", soft_time_limit=1)
+def soft(gate: str) -> str:
+    note("started")
+    wait_for(gate)
+    note("finished")
+    return "in time"
+
+
 @app.task(name="limited", time_limit=1)
 def limited(gate: str) -> None:
     note("started")
