@@ -4,15 +4,23 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from tests.gateway import Gateway
 from tests.ports import free_ports
 from tests.stores import eventually
 
 PROGRAM = [sys.executable, "-m", "jobguard_store"]
+BROKEN = """
+from jobguard_store.__main__ import store
+from jobguard_store.machine.apply import Machine
+Machine.apply = lambda *_: 1 / 0
+store()
+"""
 
 
 def refused(*flags: str) -> tuple[int, str]:
@@ -22,12 +30,14 @@ def refused(*flags: str) -> tuple[int, str]:
 
 
 @contextmanager
-def process(directory: Path) -> Iterator[tuple[subprocess.Popen[bytes], str, Path]]:
+def process(
+    directory: Path, program: Sequence[str] = PROGRAM
+) -> Iterator[tuple[subprocess.Popen[bytes], str, Path]]:
     url = f"http://127.0.0.1:{free_ports(1)[0]}"
     output = directory / "log"
     with output.open("wb") as log:
         node = subprocess.Popen(
-            [*PROGRAM, "--data-dir", str(directory / "data"), "--listen-client-urls", url], stderr=log
+            [*program, "--data-dir", str(directory / "data"), "--listen-client-urls", url], stderr=log
         )
     try:
         eventually(lambda: "ready: member" in output.read_text() or node.poll() is not None, 20)
@@ -51,6 +61,17 @@ def test_it_says_when_it_is_ready_and_a_signal_ends_it_with_its_watches(tmp_path
                     pass  # until the node says goodbye to its watchers
             assert node.wait(20) == 0
             assert "Traceback" not in output.read_text()
+
+
+def test_an_error_nobody_expected_ends_the_process(tmp_path: Path) -> None:
+    with process(tmp_path, [sys.executable, "-c", BROKEN]) as (node, url, output), Gateway(url) as gateway:
+        with pytest.raises(OSError):
+            gateway.put("a", "1")
+        assert node.wait(20) == 1
+        assert "this must not happen; the process ends" in output.read_text()
+        assert "ZeroDivisionError" in output.read_text()
+    with process(tmp_path) as (_, url, _output), Gateway(url) as gateway:
+        assert gateway.ok("/v3/kv/range", {"key": "YQ=="})["count"] == "1", "the log had it"
 
 
 def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
