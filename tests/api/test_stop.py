@@ -1,5 +1,7 @@
 """The end of a node, as its clients see it."""
 
+import asyncio
+import threading
 import time
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from jobguard_store.api.server import serve
 from jobguard_store.errors import StartupError
 from tests.api.conftest import Inside
 from tests.gateway import Gateway
-from tests.messages import KEEPALIVE, WATCH, create
+from tests.messages import KEEPALIVE, PUT, WATCH, create, put
 
 
 def test_streams_are_told_and_idle_connections_closed(tmp_path: Path) -> None:
@@ -48,3 +50,25 @@ def test_a_busy_port_is_one_sentence(tmp_path: Path) -> None:
             first.run(serve(first.node, first.config))
     finally:
         first.stop()
+
+
+def test_a_write_cut_short_by_the_end_is_answered_as_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for a quorum, say, and may still be committed by the others: no definite error will do."""
+    inside = Inside(tmp_path)
+    under_way = threading.Event()
+
+    async def never(command: object) -> None:
+        under_way.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(inside.node, "propose", never)
+    answers: list[tuple[int, int, str]] = []
+    with Gateway(inside.url) as gateway:
+        writer = threading.Thread(target=lambda: answers.append(gateway.post(PUT, put("k", "v")).error))
+        writer.start()
+        assert under_way.wait(10)
+        inside.stop()
+        writer.join(10)
+    assert answers == [(503, 14, "etcdserver: request timed out")]

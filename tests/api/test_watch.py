@@ -6,6 +6,8 @@ import threading
 import pytest
 
 from jobguard_store.api import watch as watching
+from jobguard_store.api.watch import cut
+from jobguard_store.machine.results import ChangeEvent, Record
 from tests.api.conftest import Inside
 from tests.gateway import Gateway, Stream, b64
 from tests.messages import (
@@ -180,21 +182,24 @@ def test_an_idle_watcher_that_wants_it_gets_a_sign_of_life(
         assert int(message["header"]["revision"]) == revision(gateway)
 
 
-def test_a_large_message_is_split_for_those_who_ask(gateway: Gateway) -> None:
+def test_much_history_comes_in_several_messages(gateway: Gateway) -> None:
     start = revision(gateway) + 1
-    gateway.put("k", "v" * 1_000_000)
-    gateway.put("k", "v" * 1_000_000)
-    gateway.put("k", "v" * 10)
-    for fragment in (True, False):
-        with gateway.stream(WATCH, create("k", start_revision=start, fragment=fragment)) as stream:
-            stream.result()
-            sizes = []
-            last = False
-            while not last:
-                message = stream.result()
-                sizes.append(len(message["events"]))
-                last = "fragment" not in message
-            assert sizes == ([1, 2] if fragment else [3])
+    for size in (1_000_000, 1_000_000, 10):
+        gateway.put("k", "v" * size)
+    with gateway.stream(WATCH, create("k", start_revision=start)) as stream:
+        stream.result()
+        messages = [stream.result() for _ in range(2)]
+    assert [len(message["events"]) for message in messages] == [1, 2]
+    assert not any("fragment" in message for message in messages)
+
+
+def test_a_revision_is_split_only_for_those_who_ask() -> None:
+    def change(key: bytes, revision: int) -> ChangeEvent:
+        return ChangeEvent(Record(key, b"v" * 1_000_000, revision, revision, 1, 0), None)
+
+    one, two, three = change(b"a", 2), change(b"b", 2), change(b"c", 3)
+    assert list(cut([one, two, three], False, False)) == [([one, two], False), ([three], False)]
+    assert list(cut([one, two, three], False, True)) == [([one], True), ([two], False), ([three], False)]
 
 
 def test_compaction_ends_a_watcher_whose_place_is_gone_and_no_other(gateway: Gateway, inside: Inside) -> None:

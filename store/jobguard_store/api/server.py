@@ -27,6 +27,7 @@ from jobguard_store.errors import (
     InvalidRequest,
     NoLeader,
     OutcomeUnknown,
+    RequestTimedOut,
     ServerStopped,
     StartupError,
     StoreError,
@@ -117,6 +118,10 @@ class Api:
             await exchange.refuse(error)
         except Disconnected:
             pass
+        except asyncio.CancelledError:
+            if not self._stopping:
+                raise
+            await exchange.refuse(RequestTimedOut())  # it may still happen: no definite word about it
         else:
             await exchange.answer(200, (JSON, GRPC), answer)
 

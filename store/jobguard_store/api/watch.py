@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 NO_WATCHER = -1  # the id in messages that are about no watcher, or about one that was never made
 DUPLICATE_ID = "mvcc: duplicate watch ID provided on the WatchStream"
 EMPTY_RANGE = "mvcc: watcher range is empty"
-FRAGMENT_BYTES = 1536 * 1024
+MESSAGE_BYTES = 1536 * 1024
 PROGRESS_INTERVAL_S = 600.0
 PROGRESS_POLL_S = 0.05
 
@@ -153,14 +153,13 @@ class WatchStream:
             await _forget(watcher)
 
     async def _send_events(self, watcher: Watcher, revision: int, events: Sequence[ChangeEvent]) -> None:
-        """One message; only a watcher that allows fragments gets a large one in parts."""
+        """One message, or several of a bearable size when there is much to catch up with."""
         prev_kv = watcher.request.prev_kv
-        parts = list(fragments(events, prev_kv)) if watcher.request.fragment else [events]
-        for number, part in enumerate(parts, 1):
+        for part, fragment in cut(events, prev_kv, watcher.request.fragment):
             response = wire.WatchResponse(
                 header=header(self._node, revision),
                 watch_id=int64(watcher.watch_id),
-                fragment=number < len(parts),
+                fragment=fragment,
             )
             body = await shapes.watch_body(response, part, prev_kv)
             await self._exchange.line(wire.result_line(body))
@@ -219,16 +218,23 @@ class WatchStream:
         )
 
 
-def fragments(events: Sequence[ChangeEvent], prev_kv: bool) -> Iterator[Sequence[ChangeEvent]]:
-    """`events` in parts of about the size a request may have; a single larger event stays whole."""
+def cut(
+    events: Sequence[ChangeEvent], prev_kv: bool, fragment: bool
+) -> Iterator[tuple[Sequence[ChangeEvent], bool]]:
+    """`events` in messages of about the size a request may have, and whether each is only part of a revision.
+
+    A revision's events stay together, whatever their size, unless the client allows fragments.
+    """
     start = size = 0
     for index, change in enumerate(events):
         weight = shapes.event_weight(change, prev_kv)
-        if index > start and size + weight > FRAGMENT_BYTES:
-            yield events[start:index]
-            start, size = index, 0
+        if index > start and size + weight > MESSAGE_BYTES:
+            inside = change.revision == events[index - 1].revision
+            if fragment or not inside:
+                yield events[start:index], inside
+                start, size = index, 0
         size += weight
-    yield events[start:]
+    yield events[start:], False
 
 
 async def _forget(watcher: Watcher) -> None:
