@@ -1,0 +1,89 @@
+"""How long a node waits for a leader before it asks for an election, and whom it hears meanwhile.
+
+Place in the house   raft.core  ->  raft.patience
+Takes                ticks, word of the leader, hints that its connection closed
+Never                sends, or changes a term
+
+While a leader is heard, nobody else's wish for an election is (thesis 4.2.3): a node that merely does not
+hear the leader must not depose it. A closed connection is a hint that the leader is gone. It opens this node
+to pre-votes at once, and to the votes of those it granted one; a vote that no pre-vote announced stays
+unheard. So a wrong hint costs a leader nothing unless a quorum shares it.
+"""
+
+from typing import Protocol
+
+
+class Randomness(Protocol):
+    """The one thing drawn: a number in [start, stop). random.Random fits."""
+
+    def randrange(self, start: int, stop: int, /) -> int: ...
+
+
+class Patience:
+    def __init__(self, election_ticks: int, voters: int, random: Randomness) -> None:
+        self._election_ticks = election_ticks
+        self._voters = voters
+        self._random = random
+        self._elapsed = 0
+        self._timeout = 0
+        self._unled_ticks = election_ticks  # since a leader was heard
+        self._lost = False  # its connection closed since
+        self._announced: set[int] = set()  # whom we granted a pre-vote on that hint alone
+        self._hurry_ticks = 0  # how long the hint makes us try again soon
+        self.restart()
+
+    @property
+    def leader_is_heard(self) -> bool:
+        return self._unled_ticks < self._election_ticks
+
+    @property
+    def hears_pre_votes(self) -> bool:
+        return not self.leader_is_heard or self._lost
+
+    def hears_vote_of(self, candidate: int) -> bool:
+        return not self.leader_is_heard or candidate in self._announced
+
+    def tick(self) -> bool:
+        """Whether patience has come to an end."""
+        self._elapsed += 1
+        self._unled_ticks += 1
+        self._hurry_ticks = max(self._hurry_ticks - 1, 0)
+        return self._elapsed >= self._timeout
+
+    def restart(self) -> None:
+        """Wait anew, for a time that differs between nodes, so that they seldom ask at once (5.2)."""
+        self._elapsed = 0
+        if self._voters == 1:
+            self._timeout = 1  # nobody to collide with
+        elif self._hurry_ticks:
+            self._timeout = self._random.randrange(1, self._voters + 2)
+        else:
+            self._timeout = self._random.randrange(self._election_ticks, 2 * self._election_ticks)
+
+    def leader_heard(self) -> None:
+        self._elapsed = 0
+        self._unled_ticks = 0
+        if self._lost or self._timeout < self._election_ticks:
+            # The hint was wrong, or what it began is over.
+            self._lost = False
+            self._announced.clear()
+            self._hurry_ticks = 0
+            self.restart()
+
+    def leader_forgotten(self) -> None:
+        """Nobody leads that we know of: whoever asks is heard."""
+        self._unled_ticks = self._election_ticks
+        self._lost = False
+        self._announced.clear()
+        self.restart()
+
+    def leader_lost(self, rank: int) -> None:
+        """A hint. The voters take turns by rank, lest two split the vote; the first should ask now."""
+        self._lost = True
+        self._hurry_ticks = self._election_ticks
+        self._elapsed = 0
+        self._timeout = 2 * rank
+
+    def pre_vote_granted(self, candidate: int) -> None:
+        if self._lost:
+            self._announced.add(candidate)
