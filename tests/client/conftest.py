@@ -45,14 +45,6 @@ def three_nodes(_three_nodes: Cluster) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def stopped_store(kind: Kind, tmp_path: Path) -> Iterator[Cluster]:
-    """One node for this test alone, not started."""
-    cluster = make(kind, tmp_path)
-    yield cluster
-    cluster.stop()
-
-
-@pytest.fixture
 def namespace(request: pytest.FixtureRequest) -> str:
     return str(request.node.name)
 
