@@ -22,6 +22,7 @@ from typing import Any, Self
 from jobguard_store.applier import Applier
 from jobguard_store.cluster import Members
 from jobguard_store.config import NodeConfig, address
+from jobguard_store.courier import Courier
 from jobguard_store.errors import ServerStopped, StartupError
 from jobguard_store.history import History
 from jobguard_store.journal import Journal
@@ -94,6 +95,7 @@ class Replica:
             database.write, on_durable=self._jobs_done, on_full=self._disk_filled, on_failed=self.fail
         )
         self._transport = self._make_transport()
+        self._courier = Courier(self._transport)
         self._lessor = Lessor()
         leader_wait_s = LEADER_WAIT_ELECTIONS * config.election_s
         timeout_s = REQUEST_TIMEOUT_S + 2 * config.election_s
@@ -216,14 +218,18 @@ class Replica:
         """Append what has gathered, here and on followers; begin a read for all who wait."""
         if self.raft.last_index - self.raft.commit_index < UNCOMMITTED_MAX:
             commands = self._proposals.take(self.raft.term)
+            forwarders = set()
             for forward in self._forwarded:
                 if forward.term == self.raft.term and not self.disk_full:
                     commands.extend(forward.commands)
+                    forwarders.add(forward.sender)
                 else:
                     self._refuse(forward)
             self._forwarded = []
             if commands:
                 self.raft.propose(commands)
+            for forwarder in forwarders:
+                self._courier.awaited(forwarder, self.raft.last_index)
         for pending in self._questions.to_ask(self._loop.time()):
             self._reads.asked(pending.ask(self._me, self._me))
         if self._reads.gathered:
@@ -244,26 +250,26 @@ class Replica:
                 sequences=tuple(waiter.sequence for waiter in group),
                 commands=tuple(waiter.data for waiter in group),
             )
-            if not self._transport.post(forward):
+            if not self._courier.post(forward):
                 break
             self._proposals.sent(group, self.raft.term)
         for pending in self._questions.to_ask(self._loop.time()):
-            self._transport.post(pending.ask(self._me, leader))
+            self._courier.post(pending.ask(self._me, leader))
         if self._reads.gathered:
             context = self._reads.begin().context
-            self._transport.post(Ask(sender=self._me, to=leader, context=context, question=Question.BARRIER))
+            self._courier.post(Ask(sender=self._me, to=leader, context=context, question=Question.BARRIER))
 
     def _refuse(self, forward: Forward) -> None:
-        self._transport.post(ForwardRefused(sender=self._me, to=forward.sender, sequences=forward.sequences))
+        self._courier.post(ForwardRefused(sender=self._me, to=forward.sender, sequences=forward.sequences))
 
     # --- a Ready, in its order --------------------------------------------------------------------
 
     def _carry_out(self, ready: Ready) -> None:
         for message in ready.messages:
-            self._transport.post(message)
+            self._courier.post(message)
         self._transport.flush()  # followers' disks work while ours does
         for message in self._journal.persist(ready):
-            self._transport.post(message)
+            self._courier.post(message)
         if ready.committed:
             self._applier.apply(ready.committed)
             self.raft.applied(ready.committed[-1].index)
@@ -291,7 +297,7 @@ class Replica:
         if job.last is not None:
             self.raft.persisted(job.last)
         for message in job.messages:
-            self._transport.post(message)
+            self._courier.post(message)
         if job.revision is not None:
             self.watchers.tail.durable(job.revision)
 
@@ -302,7 +308,7 @@ class Replica:
             if ask.sender == self._me:
                 self._questions.told(told)
             else:
-                self._transport.post(told)
+                self._courier.post(told)
 
     # --- notes from outside -----------------------------------------------------------------------
 
@@ -324,7 +330,7 @@ class Replica:
             case Ask() if self.raft.role is Role.LEADER:
                 self._reads.asked(message)
             case Ask():
-                self._transport.post(message.reply(REFUSED))
+                self._courier.post(message.reply(REFUSED))
             case Told() if message.question is not Question.BARRIER:
                 self._questions.told(message)
             case Told() if message.index != REFUSED:
