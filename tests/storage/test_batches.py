@@ -181,6 +181,41 @@ def test_the_writer_syncs_every_commit_and_keeps_a_wal(member: Member) -> None:
     assert (pragma("journal_mode"), pragma("synchronous"), pragma("auto_vacuum")) == ("wal", 2, 2)
 
 
+def test_the_wal_starts_over_again_and_again(member: Member) -> None:
+    """SQLite's own checkpoints are off, because they hide a failed fsync of the database."""
+    wal = Path(f"{member.path}-wal")
+    for number in range(300):
+        member.do(*(Put(b"%d %d" % (number, key), b"x" * 500) for key in range(20)))
+        member.flush()
+    assert member.database._wal.frames() < 1100
+    assert wal.stat().st_size < 2000 * 4120
+
+
+def test_a_checkpoint_that_fails_is_an_error_but_not_of_the_batch(
+    member: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader of an old page keeps nothing from being written; a full disk neither; a failed fsync does."""
+    full, broken = (sqlite3.OperationalError("checkpoint") for _ in range(2))
+    full.sqlite_errorcode, broken.sqlite_errorcode = sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_FSYNC
+
+    class Driver:
+        def execute(self, _statement: str) -> None:
+            raise self.error
+
+    driver = Driver()
+    monkeypatch.setattr("jobguard_store.storage.database._CHECKPOINT_FRAMES", 1)
+    monkeypatch.setattr(Database, "_driver", driver)
+    driver.error = full
+    member.put("a")
+    member.flush()
+    driver.error = broken
+    member.put("b")
+    with pytest.raises(sqlite3.OperationalError):
+        member.flush()
+    member.restart()
+    assert member.machine.revision == 3
+
+
 def test_readers_cannot_write(member: Member) -> None:
     with member.database._reading() as tx, pytest.raises(Exception, match="readonly") as refused:
         tx.exec_driver_sql("DELETE FROM history")

@@ -30,6 +30,7 @@ from jobguard_store.storage.batch import Batch
 from jobguard_store.storage.damage import Damage, DiskFull, Newer, explained, sqlite_code
 from jobguard_store.storage.history import Changes
 from jobguard_store.storage.meta import Meta, from_hex, to_hex
+from jobguard_store.storage.wal import Length
 
 
 class InitialMember(msgspec.Struct, frozen=True):
@@ -69,6 +70,9 @@ class Sizes:
     in_use: int
 
 
+_CHECKPOINT_FRAMES = 1000  # SQLite's own default: 4 MiB
+
+
 class Database:
     def __init__(self, path: Path, held: IO[bytes], engine: Engine, row: Meta) -> None:
         self._path = path
@@ -76,6 +80,7 @@ class Database:
         self._engine = engine
         self._writer = engine.connect()
         self._readers = file.reader_engine(path)
+        self._wal = Length(path)
         self._meta = row  # as the last commit left it: the next one writes it whole
         self._last_index: int | None = None  # of the log, once loaded
         self._sweeping: tuple[int, state.Position] | None = None
@@ -131,7 +136,7 @@ class Database:
     # --- writing ------------------------------------------------------------------------------------
 
     def write(self, batch: Batch) -> None:
-        """Make one batch durable: one transaction, one fsync.
+        """Make one batch durable: one transaction, one fsync; and one more when a checkpoint is due.
 
         Raises DiskFull, after which the batch may be written again. Any other exception, a failed fsync
         above all, must end the process: what reached the disk is unknown until a restart reads it.
@@ -151,6 +156,7 @@ class Database:
             if row is not self._meta:
                 meta.write(self._writer, row)
         self._meta, self._last_index = row, last_index
+        self._maybe_checkpoint()
 
     def compact(self) -> bool:
         """Remove up to 1,000 rows that compaction made unreadable; True while there is more to do."""
@@ -162,6 +168,7 @@ class Database:
         goal, after = self._sweeping
         with self._committing():
             rest = state.sweep(self._writer, goal, after)
+        self._maybe_checkpoint()
         if rest is None:
             self._commit_meta(swept_revision=goal)
         self._sweeping = (goal, rest) if rest else None
@@ -171,10 +178,31 @@ class Database:
         """Give up to `pages` free pages back to the file system; True while there are more."""
         with self._committing():
             # The driver's own cursor: a row without columns per page, none of which SQLAlchemy would step to.
-            driver = self._writer.connection.driver_connection
-            assert driver is not None
-            driver.execute(f"PRAGMA incremental_vacuum({pages:d})").fetchall()
-            return bool(self._writer.exec_driver_sql("PRAGMA freelist_count").scalar())
+            self._driver.execute(f"PRAGMA incremental_vacuum({pages:d})").fetchall()
+            more = bool(self._writer.exec_driver_sql("PRAGMA freelist_count").scalar())
+        self._maybe_checkpoint()
+        return more
+
+    @property
+    def _driver(self) -> sqlite3.Connection:
+        """The writer's connection beneath SQLAlchemy, for pragmas that belong in no transaction."""
+        driver = self._writer.connection.driver_connection
+        assert isinstance(driver, sqlite3.Connection)
+        return driver
+
+    def _maybe_checkpoint(self) -> None:
+        """Move the log's pages into the database once there are enough, so that it can start over.
+
+        SQLite would do so by itself, and go on in silence where the fsync of the database fails: at the next
+        try the pages would be taken for durable, and their only other copy be written over.
+        """
+        if self._wal.frames() >= _CHECKPOINT_FRAMES:
+            try:
+                self._driver.execute("PRAGMA wal_checkpoint").fetchall()
+            except sqlite3.OperationalError as error:
+                if sqlite_code(error) != sqlite3.SQLITE_FULL:
+                    raise
+                # No space to move them to: they stay where they are, and the next batch is refused itself.
 
     def _commit_meta(self, **changed: Any) -> None:
         row = replace(self._meta, **changed)
@@ -244,6 +272,7 @@ class Database:
         self._readers.dispose()
         self._writer.close()
         self._engine.dispose()
+        self._wal.close()
         self._held.close()
 
 

@@ -65,33 +65,38 @@ def look_at(path: Path) -> None:
 
 def writer_engine(path: Path) -> Engine:
     """The one connection that writes and checkpoints. Every transaction is BEGIN IMMEDIATE … COMMIT, ours."""
-    engine = create_engine(
-        "sqlite://",
-        poolclass=StaticPool,
-        creator=lambda: _own_transactions(
-            sqlite3.connect(path, check_same_thread=False, cached_statements=_PREPARED, timeout=1)
-        ),
-    )
-
-    @event.listens_for(engine, "connect")
-    def prepare(dbapi: sqlite3.Connection, _record: object) -> None:
-        new = _recognise(dbapi)
-        (_busy, believed, _moved) = dbapi.execute("PRAGMA wal_checkpoint").fetchone()
-        refuse_dropped_commits(Path(f"{path}-wal"), believed)
-        if new:  # before the first table, and before WAL: once there is a page in the file, it is ignored
-            dbapi.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        (mode,) = dbapi.execute("PRAGMA journal_mode = WAL").fetchone()
-        if mode != "wal":
-            raise Unusable(f"its file system does not support WAL, only journal_mode {mode}")
-        dbapi.execute("PRAGMA synchronous = FULL")  # NORMAL would answer clients before the fsync
-        dbapi.execute("PRAGMA cell_size_check = ON")
-        dbapi.execute("PRAGMA cache_size = -65536")  # 64 MiB: keys come in any order
+    engine = create_engine("sqlite://", poolclass=StaticPool, creator=lambda: _open_writer(path))
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")  # DDL included: a migration happens whole or not at all
 
     return engine
+
+
+def _open_writer(path: Path) -> sqlite3.Connection:
+    dbapi = sqlite3.connect(path, check_same_thread=False, cached_statements=_PREPARED, timeout=1)
+    try:
+        _prepare_writer(_own_transactions(dbapi), path)
+    except BaseException:
+        dbapi.close()
+        raise
+    return dbapi
+
+
+def _prepare_writer(dbapi: sqlite3.Connection, path: Path) -> None:
+    new = _recognise(dbapi)
+    (_busy, believed, _moved) = dbapi.execute("PRAGMA wal_checkpoint").fetchone()
+    refuse_dropped_commits(Path(f"{path}-wal"), believed)
+    if new:  # before the first table, and before WAL: once there is a page in the file, it is ignored
+        dbapi.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    (mode,) = dbapi.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise Unusable(f"its file system does not support WAL, only journal_mode {mode}")
+    dbapi.execute("PRAGMA synchronous = FULL")  # NORMAL would answer clients before the fsync
+    dbapi.execute("PRAGMA wal_autocheckpoint = 0")  # it keeps its errors to itself: Database checkpoints
+    dbapi.execute("PRAGMA cell_size_check = ON")
+    dbapi.execute("PRAGMA cache_size = -65536")  # 64 MiB: keys come in any order
 
 
 def reader_engine(path: Path) -> Engine:

@@ -1,6 +1,6 @@
-"""Whether SQLite has silently dropped commits from the end of a write-ahead log.
+"""The two things about its write-ahead log that SQLite does not tell: what it dropped, and how long it is.
 
-Place in the house   file -> wal
+Place in the house   file, database -> wal
 Never                reads page contents: that is SQLite's business
 
 After a crash SQLite believes the log up to the first frame whose checksum is wrong, and forgets the rest
@@ -13,6 +13,7 @@ the header, which change whenever the log starts over; the last frame of a commi
 database, others say 0.
 """
 
+import os
 import struct
 from pathlib import Path
 
@@ -50,3 +51,23 @@ def _sound(head: bytes) -> bool:
         one = (one + first + two) & 0xFFFFFFFF
         two = (two + second + one) & 0xFFFFFFFF
     return (one, two) == struct.unpack(">2I", head[24:])
+
+
+class Length:
+    """How many frames the log has: the mxFrame of its index, the file beside it that ends in -shm.
+
+    Its descriptor stays open until `close`, which must come after SQLite's last: closing one descriptor of a
+    file takes away the locks that this process holds on it by any other.
+    """
+
+    _MX_FRAME_OFFSET = 16  # in the index's header, in the machine's own byte order
+
+    def __init__(self, database: Path) -> None:
+        self._index = open(f"{database}-shm", "rb", buffering=0)  # noqa: SIM115 — see above
+
+    def frames(self) -> int:
+        (frames,) = struct.unpack("=I", os.pread(self._index.fileno(), 4, self._MX_FRAME_OFFSET))
+        return int(frames)
+
+    def close(self) -> None:
+        self._index.close()
