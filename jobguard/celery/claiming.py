@@ -217,7 +217,7 @@ _ENDED = ("lost", "released")  # outcomes after which nothing under this id foll
 
 def _drop(delivery: Delivery, reason: str, *, dead: bool) -> NoReturn:
     logger.info("%s not run: %s", delivery, reason)
-    if dead:
+    if dead and not is_settled(delivery.task, delivery.request):
         request = delivery.request
         stores = not ignores_result(delivery.task, request)
         delivery.task.backend.mark_as_revoked(request.id, reason, request=request, store_result=stores)

@@ -8,14 +8,16 @@ import pytest
 import redis
 
 from tests.plugin.bench import Bench, broker
-from tests.stores import Node, etcd
+from tests.stores import Node, etcd, nodes
 
 _number = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
-def store() -> Iterator[Node]:
-    with etcd() as (node,):
+def store(request: pytest.FixtureRequest) -> Iterator[Node]:
+    """Real etcd; our own store for the tests that ask for both."""
+    started = nodes() if getattr(request, "param", "etcd") == "jobguard" else etcd()
+    with started as (node,):
         yield node
 
 

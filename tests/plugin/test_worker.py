@@ -9,6 +9,9 @@ from jobguard.records import Active, Attempt, Done, Occurrence, Verdict
 from jobguard.runs import Claimed
 from jobguard.steps import Written
 from tests.plugin.bench import Bench, until
+from tests.stores import KINDS
+
+pytestmark = pytest.mark.parametrize("store", KINDS, indirect=True, scope="session")
 
 
 def test_the_same_message_four_times_runs_once(bench: Bench) -> None:
