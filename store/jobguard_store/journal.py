@@ -1,12 +1,13 @@
-"""What goes to the disk, and when: each Ready's part at once, the rows of what was applied with the next.
+"""What goes to the disk, and when: each Ready's part at once, the rows of what was applied in company.
 
 Place in the house   replica -> journal -> writer, storage.batch
 Takes                Readies, in order; the rows of applied entries, in order
 Gives                batches for the writer; word of durability
 Never                gives the writer a row before the entry that made it
 
-Rows wait for the next batch of entries, so that one fsync pays for both; without one they wait at most
-50 ms. A crash meanwhile costs nothing: they are made again from the log, from the durable applied index on.
+Rows wait for a batch of entries to ride on, so that one fsync pays for both, and until they are a few: row by
+row they would cost a lone writer more than its log does. After 50 ms they go by themselves. A crash meanwhile
+costs nothing: they are made again from the log, from the durable applied index on.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from jobguard_store.storage.database import Database
 from jobguard_store.writer import Job, Writer
 
 IDLE_FLUSH_S = 0.05
+ROWS_IN_COMPANY = 32  # of applied entries; from there on a statement's own cost is shared well enough
 NOTHING = Ready()
 
 
@@ -34,7 +36,8 @@ class Journal:
         self._writer = writer
         self._on_durable = on_durable
         self._loop = asyncio.get_running_loop()
-        self._rows = Batch()  # of entries applied since the last batch
+        self._rows = Batch()
+        self._applied = 0  # entries whose rows wait there
         self._in_flight = 0
         self._flush_due = False
         self._closed = False
@@ -46,7 +49,7 @@ class Journal:
         acknowledgement may be about entries that an earlier batch is still writing.
         """
         if ready.hard_state is not None or ready.entries:
-            batch, self._rows = self._rows, Batch()
+            batch = self._take_rows() if self._applied >= ROWS_IN_COMPANY else Batch()
             batch.hard_state = ready.hard_state
             batch.append(ready.entries)
             self._put(batch, ready)
@@ -59,6 +62,7 @@ class Journal:
     def applied(self, index: int, rows: Rows | None = None) -> None:
         """Entry `index` is applied; None for an entry without a command."""
         self._rows.apply(index, rows)
+        self._applied += 1
         if not self._flush_due:
             self._flush_due = True
             self._loop.call_later(IDLE_FLUSH_S, self.flush)
@@ -66,8 +70,7 @@ class Journal:
     def flush(self) -> None:
         self._flush_due = False
         if self._rows and not self._closed:
-            batch, self._rows = self._rows, Batch()
-            self._put(batch, NOTHING)
+            self._put(self._take_rows(), NOTHING)
 
     def durable(self, jobs: list[Job]) -> None:
         """From the writer, on the loop."""
@@ -96,6 +99,10 @@ class Journal:
         self.flush()
         self._closed = True
         await self._writer.stop(self._database.close)
+
+    def _take_rows(self) -> Batch:
+        rows, self._rows, self._applied = self._rows, Batch(), 0
+        return rows
 
     def _put(self, batch: Batch, ready: Ready) -> None:
         last = ready.entries[-1].id if ready.entries else None
