@@ -20,6 +20,7 @@ import uvicorn
 
 from jobguard_store.api import cluster, health, kv, lease, watch
 from jobguard_store.api.exchange import GRPC, JSON, TEXT, Disconnected, Exchange, Receive, Scope, Send
+from jobguard_store.api.lane import Lane
 from jobguard_store.api.shapes import Body
 from jobguard_store.config import NodeConfig, address
 from jobguard_store.errors import (
@@ -87,6 +88,8 @@ _UNIT_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e
 
 class Api:
     """The ASGI callable."""
+
+    plain = frozenset(path.encode() for path in UNARY)  # calls with one body and one answer
 
     def __init__(self, node: "Node", election_s: float) -> None:
         self._node = node
@@ -267,7 +270,7 @@ async def serve(node: "Node", config: NodeConfig) -> Server:
     server = _Uvicorn(
         uvicorn.Config(
             api,
-            http="httptools",
+            http=Lane,
             ws="none",
             lifespan="off",
             loop="none",
