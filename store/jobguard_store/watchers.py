@@ -65,7 +65,10 @@ class Interest:
 
 
 def weight(events: Sequence[ChangeEvent]) -> int:
-    return sum(EVENT_WEIGHT + len(event.record.value) for event in events)
+    total = EVENT_WEIGHT * len(events)
+    for event in events:
+        total += len(event.record.value)
+    return total
 
 
 class Chapter(Protocol):
