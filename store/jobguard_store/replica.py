@@ -436,5 +436,5 @@ class Replica:
         self._reads.stop()
         self._questions.stop()
         self._transport.close()
-        self.history.close()
+        await asyncio.to_thread(self.history.close)  # it lets a read under way finish
         await self._journal.close()
