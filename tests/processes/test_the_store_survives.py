@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from http.client import HTTPException
 
 import pytest
 
@@ -40,8 +41,8 @@ class Writer:
             try:
                 with Gateway(self.stores[node].url) as gateway:
                     self.count_at(gateway, stop)
-            except OSError:
-                pass  # the node is down or went down with a put in flight: the next one
+            except (OSError, HTTPException):
+                pass  # the node is down, or went down with a put or half an answer in flight: the next one
             node = (node + 1) % len(self.stores)
             stop.wait(0.01)
 
@@ -104,7 +105,12 @@ def test_every_acknowledged_write_outlives_kill_9_of_each_node_in_turn(cluster: 
 def go_on(writers: Sequence[Writer], what: str) -> None:
     """Wait until each of `writers` has had five more writes acknowledged."""
     goals = [(writer, writer.acknowledged + 5) for writer in writers]
-    wait_for(lambda: all(writer.acknowledged >= goal for writer, goal in goals), what)
+    try:
+        wait_for(lambda: all(writer.acknowledged >= goal for writer, goal in goals), what)
+    except AssertionError as failure:
+        failure.add_note("\n".join(f"{writer} is to reach {goal}" for writer, goal in goals))
+        failure.add_note("\n".join(f"{node.name}:\n{node.tail()}" for node in writers[0].stores))
+        raise
 
 
 def test_without_a_quorum_nothing_is_answered_wrongly_and_all_goes_on_when_one_returns(
