@@ -37,7 +37,8 @@ check: $(READY)
 	@$(BIN)/mypy
 
 up: $(READY)
-	@$(BIN)/honcho start
+	@mkdir -p .demo
+	@PYTHONUNBUFFERED=1 $(BIN)/honcho start
 
 bench: $(READY)
 	@$(BIN)/python benchmarks/put_rate.py $(ARGS)

@@ -20,6 +20,7 @@ from jobguard.fencing.sqlalchemy import create_guards, fence
 
 RECIPIENTS = ("ada@example.org", "barbara@example.org", "edsger@example.org", "grace@example.org")
 FIRST_SENDER = "digest@example.org"
+PROCFILE_STORES = "http://127.0.0.1:2379,http://127.0.0.1:2381,http://127.0.0.1:2383"
 
 app = Celery("jobguard_demo", broker=os.environ.get("JOBGUARD_DEMO_BROKER", "redis://127.0.0.1:6390/0"))
 app.conf.beat_schedule = {
@@ -33,7 +34,7 @@ app.conf.jobguard_jobs = {
 app.conf.broker_connection_retry_on_startup = True
 
 app.conf.beat_scheduler = "jobguard"
-app.conf.jobguard_endpoints = os.environ.get("JOBGUARD_ENDPOINTS", "http://127.0.0.1:2379").split(",")
+app.conf.jobguard_endpoints = os.environ.get("JOBGUARD_ENDPOINTS", PROCFILE_STORES).split(",")
 jobguard.install(app)
 
 
