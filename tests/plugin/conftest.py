@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.plugin.bench import Bench, broker
+from tests import broker
+from tests.plugin.bench import Bench
 from tests.stores import Node, etcd, nodes
 
 _number = itertools.count(1)
@@ -23,8 +24,8 @@ def store(request: pytest.FixtureRequest) -> Iterator[Node]:
 
 @pytest.fixture(scope="session")
 def broker_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with broker(tmp_path_factory.mktemp("broker")) as url:
-        yield url
+    with broker.running(tmp_path_factory.mktemp("broker")) as started:
+        yield started.url
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ import pytest
 from jobguard import runs
 from jobguard.records import Attempt, Done, Occurrence, Verdict
 from jobguard.runs import Gone
-from tests.plugin.bench import Bench, is_running, until
+from tests.broker import is_running
+from tests.plugin.bench import Bench, until
 from tests.stores import Node
 
 TTL = 3.0
