@@ -13,7 +13,7 @@ own term, and an entry of that term can no longer be committed.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from jobguard_store.machine.commands import Command, ExpireLease, RevokeLease
 from jobguard_store.machine.results import Applied, ExpireResult, GrantResult, RevokeResult
@@ -104,9 +104,17 @@ class Lessor:
             return -1, 0
         return max(0, int(deadline - now)), self._ttls[lease_id]
 
-    def expired(self, now: float) -> list[int]:
-        """The leases to expire now, each named once; until that is applied they stay, unrenewable."""
+    def due(self, now: float) -> bool:
+        """Whether a look at `expired` is worth while."""
+        return bool(self._queue) and self._queue[0][0] <= now
+
+    def expired(self, now: float, spared: Container[int] = ()) -> list[int]:
+        """The leases to expire now, each named once; until that is applied they stay, unrenewable.
+
+        Those in `spared` come up again the next time.
+        """
         over: list[int] = []
+        later: list[tuple[float, int]] = []
         while self._queue and self._queue[0][0] <= now and len(over) < EXPIRIES_PER_TICK_MAX:
             _, lease_id = heapq.heappop(self._queue)
             deadline = self._deadlines.get(lease_id)
@@ -114,7 +122,11 @@ class Lessor:
                 continue
             if deadline > now:
                 heapq.heappush(self._queue, (deadline, lease_id))
+            elif lease_id in spared:
+                later.append((deadline, lease_id))
             else:
                 self._ending.add(lease_id)
                 over.append(lease_id)
+        for item in later:
+            heapq.heappush(self._queue, item)
         return over

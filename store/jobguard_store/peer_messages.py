@@ -8,12 +8,24 @@ All of these may be lost. Questions are harmless to repeat and are repeated; a F
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import count
 
 from jobguard_store.raft.messages import MESSAGES, Message
 
 REFUSED = -1
+
+
+def numbers(boot: int) -> Iterator[int]:
+    """Numbers for what a node sends in one of its lives, the `boot`-th, that no other life of it gives out.
+
+    An answer may come after we crashed and started again. Did two lives count alike, an old read point would
+    end the wait of somebody who came since, an old renewal would be another lease's, and the refusal of an
+    old Forward would hand on a command twice.
+    """
+    return count(boot << 32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

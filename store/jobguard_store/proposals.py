@@ -33,6 +33,7 @@ from jobguard_store.errors import (
     TooManyRequests,
 )
 from jobguard_store.machine.commands import Command, Origin, encode
+from jobguard_store.peer_messages import numbers
 
 if TYPE_CHECKING:
     from jobguard_store.machine.results import Applied
@@ -59,7 +60,7 @@ class Proposals:
         self._boot = boot
         self._leader_wait_s = leader_wait_s
         self._timeout_s = timeout_s
-        self._sequence = 0
+        self._sequences = numbers(boot)
         self._waiting: dict[int, Waiter] = {}
         self._queued: list[Waiter] = []
         self._refused: list[Waiter] = []
@@ -71,10 +72,10 @@ class Proposals:
     def submit(self, command: Command, now: float) -> asyncio.Future[Applied]:
         if len(self._waiting) >= WAITERS_MAX:
             raise TooManyRequests
-        self._sequence += 1
-        data = encode(Origin(self._member, self._boot, self._sequence), command)
+        sequence = next(self._sequences)
+        data = encode(Origin(self._member, self._boot, sequence), command)
         future: asyncio.Future[Applied] = self._loop.create_future()
-        waiter = Waiter(self._sequence, data, now, future)
+        waiter = Waiter(sequence, data, now, future)
         self._waiting[waiter.sequence] = waiter
         self._queued.append(waiter)
         self._by_age.append(waiter)

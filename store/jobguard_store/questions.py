@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from itertools import count
 
 from jobguard_store.errors import NoLeader, RequestTimedOut, ServerStopped
-from jobguard_store.peer_messages import REFUSED, Ask, Question, Told
+from jobguard_store.peer_messages import REFUSED, Ask, Question, Told, numbers
 
 # With the connection up a question is answered within a round; half a second of silence means it was lost.
 ASK_AGAIN_S = 0.5
@@ -38,10 +37,10 @@ class Pending:
 class Questions:
     """What this node wants to know of the leader."""
 
-    def __init__(self, *, leader_wait_s: float, timeout_s: float) -> None:
+    def __init__(self, *, boot: int, leader_wait_s: float, timeout_s: float) -> None:
         self._leader_wait_s = leader_wait_s
         self._timeout_s = timeout_s
-        self._numbers = count(1)
+        self._numbers = numbers(boot)
         self._pending: dict[int, Pending] = {}
         self._fresh = False
 

@@ -16,10 +16,9 @@ import asyncio
 import heapq
 from collections import deque
 from dataclasses import dataclass
-from itertools import count
 
 from jobguard_store.errors import NoLeader, RequestTimedOut, ServerStopped
-from jobguard_store.peer_messages import Ask
+from jobguard_store.peer_messages import Ask, numbers
 
 ROUND_TICKS_MAX = 5
 
@@ -37,7 +36,7 @@ class Round:
 class Reads:
     """Everybody on this node who waits for a read point."""
 
-    def __init__(self, *, leader_wait_s: float, timeout_s: float) -> None:
+    def __init__(self, *, boot: int, leader_wait_s: float, timeout_s: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._leader_wait_s = leader_wait_s
         self._timeout_s = timeout_s
@@ -46,7 +45,7 @@ class Reads:
         self._rounds: deque[Round] = deque()
         self._unapplied: list[tuple[int, int, Round]] = []
         self._by_age: deque[tuple[float, asyncio.Future[None]]] = deque()
-        self._numbers = count(1)
+        self._numbers = numbers(boot)
 
     def wait(self, now: float) -> asyncio.Future[None]:
         """A read arrives; its future ends at its read point."""
@@ -77,11 +76,17 @@ class Reads:
             heapq.heappush(self._unapplied, (index, round_.context, round_))
 
     def lost(self) -> None:
-        """Leadership moved: our own waiters go to whoever leads next; followers ask again themselves."""
+        """Leadership moved: our own waiters go to whoever leads next; followers ask again themselves.
+
+        They must: did we lead once more before an old question is answered, we would renew a lease on the
+        word of a round that confirmed another term.
+        """
         for round_ in self._rounds:
             self._futures.extend(future for future in round_.futures if not future.done())
         self._rounds.clear()
         self._asks = []
+        for _, _, round_ in self._unapplied:
+            round_.asks = []
 
     def applied(self, index: int) -> list[tuple[int, Ask]]:
         """End the waits that `index` satisfies; return the questions that can now be answered, each with

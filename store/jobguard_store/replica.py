@@ -27,7 +27,7 @@ from jobguard_store.errors import ServerStopped, StartupError
 from jobguard_store.history import History
 from jobguard_store.journal import Journal
 from jobguard_store.lessor import Lessor
-from jobguard_store.machine.commands import Command, ExpireLease, Origin, encode
+from jobguard_store.machine.commands import Command, ExpireLease, GrantLease, Origin, decode, encode
 from jobguard_store.machine.results import Applied
 from jobguard_store.opening import Opened, open_file
 from jobguard_store.peer_messages import (
@@ -43,7 +43,7 @@ from jobguard_store.peer_messages import (
 from jobguard_store.proposals import Proposals
 from jobguard_store.questions import Questions
 from jobguard_store.raft.core import Raft, Role
-from jobguard_store.raft.messages import Ready
+from jobguard_store.raft.messages import EntryKind, Ready
 from jobguard_store.reads import Reads
 from jobguard_store.transport import Transport
 from jobguard_store.watchers import Tail, Watchers
@@ -102,8 +102,8 @@ class Replica:
         self._proposals = Proposals(
             member=self._me, boot=self._boot, leader_wait_s=leader_wait_s, timeout_s=timeout_s
         )
-        self._reads = Reads(leader_wait_s=leader_wait_s, timeout_s=timeout_s)
-        self._questions = Questions(leader_wait_s=leader_wait_s, timeout_s=timeout_s)
+        self._reads = Reads(boot=self._boot, leader_wait_s=leader_wait_s, timeout_s=timeout_s)
+        self._questions = Questions(boot=self._boot, leader_wait_s=leader_wait_s, timeout_s=timeout_s)
         self._applier = Applier(
             machine=self.machine,
             journal=self._journal,
@@ -374,9 +374,25 @@ class Replica:
     def _expire_leases(self, now: float) -> None:
         """Proposed here and never forwarded: only an entry of this very term may end a lease by time."""
         term = self._lessor.term
-        if term and self._lead_in(term) and (over := self._lessor.expired(now)):
+        if term and self._lead_in(term) and self._lessor.due(now):
             origin = Origin(self._me, self._boot, 0)
-            self.raft.propose([encode(origin, ExpireLease(lease_id, term)) for lease_id in over])
+            over = self._lessor.expired(now, self._grants_under_way())
+            if over:
+                self.raft.propose([encode(origin, ExpireLease(lease_id, term)) for lease_id in over])
+
+    def _grants_under_way(self) -> set[int]:
+        """Ids granted by entries of the log that are not applied yet.
+
+        A lease that has run out may be revoked and its id granted again in there. An expiry, appended behind
+        that, would end the new lease as it begins.
+        """
+        raft = self.raft
+        commands = [
+            decode(entry.data)[1]
+            for entry in raft.log.slice(raft.applied_index + 1, raft.last_index)
+            if entry.kind is EntryKind.NORMAL
+        ]
+        return {command.id for command in commands if isinstance(command, GrantLease)}
 
     async def _measure(self) -> None:
         self.sizes = await asyncio.to_thread(self._database.sizes)

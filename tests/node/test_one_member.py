@@ -20,12 +20,12 @@ from jobguard_store.errors import (
     ServerStopped,
     StartupError,
 )
-from jobguard_store.machine.commands import Compact, DeleteRange, GrantLease, Put, Range, Txn
+from jobguard_store.machine.commands import Compact, DeleteRange, GrantLease, Put, Range, RevokeLease, Txn
 from jobguard_store.node import Node
 from jobguard_store.storage.batch import Batch
 from jobguard_store.storage.damage import DiskFull
 from jobguard_store.storage.database import Database
-from tests.node.members import Members, eventually, get, members, put, run, soon
+from tests.node.members import Members, eventually, get, heartbeats, members, put, run, soon
 
 
 def test_what_was_acknowledged_is_there_after_a_restart(tmp_path: Path) -> None:
@@ -287,5 +287,37 @@ def test_a_node_alone_leads_before_its_first_heartbeat_is_due(tmp_path: Path) ->
             await put(node, "a", "1")
         finally:
             await node.stop()
+
+    run(story())
+
+
+def test_an_expiry_does_not_end_a_lease_whose_id_was_granted_anew_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Revoked and granted again by entries still on their way to the disk when the old lease runs out."""
+    let_through = threading.Event()
+    let_through.set()
+    write = Database.write
+
+    def write_when_let(database: Database, batch: Batch) -> None:
+        let_through.wait()
+        write(database, batch)
+
+    monkeypatch.setattr(Database, "write", write_when_let)
+
+    async def story() -> None:
+        async with members(tmp_path, 1) as alone:
+            node = alone[0]
+            await soon(node.propose(GrantLease(7, 1)))
+            let_through.clear()
+            try:
+                again = [asyncio.ensure_future(node.propose(c)) for c in (RevokeLease(7), GrantLease(7, 60))]
+                await heartbeats(30)  # the old lease's time, and a few ticks
+            finally:
+                let_through.set()
+            await soon(asyncio.gather(*again))
+            await put(node, "a", "behind the expiry, if there was one")
+            status = await soon(node.time_to_live(7))
+            assert (status.remaining, status.granted) == (59, 60)
 
     run(story())

@@ -168,3 +168,19 @@ def test_an_asker_that_went_away_is_nobody_to_answer() -> None:
         assert len(proposals) == 0
 
     story(test)
+
+
+def test_the_refusal_of_a_former_lifes_forward_hands_on_nothing_again() -> None:
+    """A leader that lost its term with our Forward in hand may refuse it after we crashed and came back."""
+
+    async def told() -> None:
+        lives = [Proposals(member=1, boot=boot, leader_wait_s=3.0, timeout_s=7.0) for boot in (4, 5)]
+        for proposals in lives:
+            submit(proposals)
+        (old,), (new,) = (send(proposals, 5) for proposals in lives)
+        assert decode(old)[0].boot < decode(new)[0].boot
+        lives[1].refused([decode(old)[0].sequence])
+        lives[1].tick(1.0)
+        assert send(lives[1], 5) == [], "it would be applied twice"
+
+    run(told())

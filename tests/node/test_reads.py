@@ -5,13 +5,14 @@ from collections.abc import Callable
 
 from jobguard_store.errors import NoLeader, RequestTimedOut, ServerStopped
 from jobguard_store.peer_messages import Ask, Question
+from jobguard_store.questions import Questions
 from jobguard_store.reads import ROUND_TICKS_MAX, Reads
 from tests.node.members import run
 
 
 def story(test: Callable[[Reads], None]) -> None:
     async def told() -> None:
-        test(Reads(leader_wait_s=3.0, timeout_s=7.0))
+        test(Reads(boot=1, leader_wait_s=3.0, timeout_s=7.0))
 
     run(told())
 
@@ -128,5 +129,47 @@ def test_who_went_away_is_skipped() -> None:
         reads.confirmed(reads.begin().context, index=1)
         assert reads.applied(1) == []
         reads.tick(100.0, has_leader=False, leading=False)
+
+    story(test)
+
+
+def test_an_answer_to_a_former_life_confirms_nobody_in_this_one() -> None:
+    """The leader's round was held up while we crashed and came back: its index is older than our readers."""
+
+    async def told() -> None:
+        lives = [Reads(boot=boot, leader_wait_s=3.0, timeout_s=7.0) for boot in (4, 5)]
+        for _ in range(1000):
+            lives[0].wait(0.0)
+            old = lives[0].begin()
+        future = lives[1].wait(0.0)
+        lives[1].begin()
+        lives[1].confirmed(old.context, index=1)
+        lives[1].applied(1)
+        assert not future.done()
+
+    run(told())
+
+
+def test_a_lease_is_not_renewed_by_the_answer_about_another_in_a_former_life() -> None:
+    async def told() -> None:
+        lives = [Questions(boot=boot, leader_wait_s=3.0, timeout_s=7.0) for boot in (4, 5)]
+        for questions, lease_id in zip(lives, (7, 8), strict=True):
+            future = questions.put(Question.RENEW, lease_id, 0.0)
+        (old,) = lives[0].to_ask(0.0)
+        lives[1].to_ask(0.0)
+        lives[1].told(old.ask(1, 2).reply(5, remaining=60, granted=60))
+        assert not future.done()
+
+    run(told())
+
+
+def test_a_question_does_not_outlive_the_leadership_it_was_asked_of() -> None:
+    def test(reads: Reads) -> None:
+        reads.asked(Ask(sender=2, to=1, context=1, question=Question.RENEW, lease_id=7))
+        own = reads.wait(0.0)
+        reads.confirmed(reads.begin().context, index=5)
+        reads.lost()
+        assert reads.applied(5) == []
+        assert own.done(), "a read point stays one"
 
     story(test)
