@@ -124,6 +124,7 @@ class Node:
         if not serializable:
             await self.read_barrier()
         replica = self._replica
+        replica.check_running()
         result, revision = replica.machine.range(request), replica.machine.revision
         if isinstance(result, HistoricRange):
             return Answer(await replica.history.range(result), revision)
@@ -134,6 +135,7 @@ class Node:
         if not serializable:
             await self.read_barrier()
         replica = self._replica
+        replica.check_running()
         result, revision = replica.machine.read_txn(txn), replica.machine.revision
         return Answer(await replica.history.fill(result), revision)
 
@@ -152,6 +154,7 @@ class Node:
         Returns at once; Compacted comes from the iterator. With `prev_kv` every event has its `previous`;
         without, it may have it all the same.
         """
+        self._replica.check_running()
         interest = Interest(key, range_end, prev_kv, no_put, no_delete)
         return self._replica.watchers.watch(interest, start_revision)
 
@@ -166,9 +169,11 @@ class Node:
         replica = self._replica
         told = await replica.ask(Question.REMAINING, lease_id)
         await replica.caught_up(told.index)
+        replica.check_running()
         return LeaseStatus(told.remaining, told.granted, tuple(replica.machine.lease_keys(lease_id)))
 
     async def leases(self) -> list[int]:
         """The ids of all leases, after a read barrier."""
         await self.read_barrier()
+        self._replica.check_running()
         return self._replica.machine.lease_ids()

@@ -138,35 +138,37 @@ class Replica:
             on_lost=self._peer_lost,
             on_reachable=self._peer_reachable,
             on_expelled=lambda reason: self.fail(StartupError(f"{reason}.")),
+            on_failed=self.fail,
             on_hello=self.members.met,
         )
 
     # --- from the node ----------------------------------------------------------------------------
 
     async def propose(self, command: Command) -> Applied:
-        self._check_running()
+        self.check_running()
         future = self._proposals.submit(command, self._loop.time())
         self._schedule()
         return await future
 
     async def read_point(self) -> None:
-        self._check_running()
+        self.check_running()
         future = self._reads.wait(self._loop.time())
         self._schedule()
         await future
 
     async def caught_up(self, index: int) -> None:
-        self._check_running()
+        self.check_running()
         if self.raft.applied_index < index:
             await self._reads.until_applied(index, self._loop.time())
 
     async def ask(self, question: Question, lease_id: int) -> Told:
-        self._check_running()
+        self.check_running()
         future = self._questions.put(question, lease_id, self._loop.time())
         self._schedule()
         return await future
 
-    def _check_running(self) -> None:
+    def check_running(self) -> None:
+        """After an error nobody expected the machine may hold half a command: whoever reads it asks first."""
         if self._ended:
             raise ServerStopped
 
@@ -342,9 +344,13 @@ class Replica:
                 self.raft.step(message)
 
     def _peer_lost(self, peer: int) -> None:
-        if not self._ended:
+        if self._ended:
+            return
+        try:
             self.raft.peer_lost(peer)
-            self._schedule()
+        except BaseException as error:  # noqa: BLE001 - it ends the process
+            self.fail(error)
+        self._schedule()
 
     def _peer_reachable(self, _peer: int) -> None:
         self._schedule()
@@ -451,6 +457,7 @@ class Replica:
         self._proposals.stop()
         self._reads.stop()
         self._questions.stop()
+        self._transport.flush()
         self._transport.close()
         await asyncio.to_thread(self.history.close)  # it lets a read under way finish
         await self._journal.close()

@@ -31,6 +31,8 @@ log = logging.getLogger("jobguard_store.transport")
 FRAME = struct.Struct(">IB")
 LENGTH = struct.Struct(">I")
 FRAME_BYTES_MAX = 64 << 20
+# Of one who has not been introduced: enough for a Hello, nothing to fill our memory with.
+STRANGERS_FRAME_BYTES_MAX = 64 << 10
 # What may wait for a peer that does not read: Raft's own in-flight window is far below it.
 QUEUED_BYTES_MAX = 32 << 20
 HANDSHAKE_S = 5.0
@@ -59,6 +61,7 @@ class Frames(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.stream: asyncio.Transport | None = None
+        self.frame_bytes_max = STRANGERS_FRAME_BYTES_MAX
         self._chunks: list[bytes] = []
         self._missing = 0  # bytes until the frame that has begun can be whole
 
@@ -86,7 +89,7 @@ class Frames(asyncio.Protocol):
         view, start, end = memoryview(data), 0, len(data)
         while end - start >= FRAME.size:
             length, code = FRAME.unpack_from(view, start)
-            if not 1 <= length <= FRAME_BYTES_MAX:
+            if not 1 <= length <= self.frame_bytes_max:
                 raise BadFrame(f"a frame of {length} bytes")
             stop = start + LENGTH.size + length
             if stop > end:
@@ -146,7 +149,9 @@ class Inbound(Frames):
 
     def message_received(self, message: Any) -> None:
         if self.peer is not None:
-            if getattr(message, "sender", None) != self.peer:
+            if isinstance(message, Hello | Welcome | Unwelcome):
+                raise BadFrame("an introduction in the middle of it")
+            if message.sender != self.peer:
                 raise BadFrame(f"a message in the name of another member than {self.peer:x}")
             self.house.on_message(message)
             return
@@ -156,6 +161,7 @@ class Inbound(Frames):
         assert self.stream is not None
         if refusal is None:
             self.peer = message.sender
+            self.frame_bytes_max = FRAME_BYTES_MAX
             self.stream.write(encode_frame(Welcome(sender=self.house.hello.sender)))
         else:
             log.warning("refused the peer %r at %s: %s", message.name, _remote(self.stream), refusal.reason)
@@ -205,6 +211,7 @@ class Peer:
         self._posted_bytes = 0
         self._last_reason = ""
         self._task = asyncio.get_running_loop().create_task(self._dial_for_ever())
+        self._task.add_done_callback(self._ended)
 
     @property
     def welcomed(self) -> bool:
@@ -233,6 +240,11 @@ class Peer:
         if self._stream is not None:
             self._stream.close()
             self._stream = None
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A peer that is not dialled any more is as good as dead, and nobody would know why."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._house.on_failed(error)
 
     async def _dial_for_ever(self) -> None:
         backoff = BACKOFF_S_MIN
@@ -290,6 +302,7 @@ class Transport:
         on_lost: Callable[[int], None],
         on_reachable: Callable[[int], None],
         on_expelled: Callable[[str], None],
+        on_failed: Callable[[BaseException], None],
         on_hello: Callable[[Hello], Unwelcome | None],
     ) -> None:
         self.hello = hello
@@ -297,6 +310,7 @@ class Transport:
         self.on_lost = on_lost
         self.on_reachable = on_reachable
         self.on_expelled = on_expelled
+        self.on_failed = on_failed
         self._on_hello = on_hello
         self._peers: dict[int, Peer] = {}
         self._inbound: dict[int, Inbound] = {}
@@ -355,7 +369,6 @@ class Transport:
         for server in self._servers:
             server.close()
         for peer in self._peers.values():
-            peer.flush()
             peer.close()
         self._inbound.clear()  # so that what closes now is no peer lost
         for connection in tuple(self.accepted):

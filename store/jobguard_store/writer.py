@@ -58,6 +58,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[Job | _Call | _Stop] = SimpleQueue()
         self._stopping = threading.Event()
+        self._begun = False
         # A daemon: a process that must end does not wait for a disk that hangs.
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
@@ -70,17 +71,18 @@ class Writer:
         on_full: Callable[[bool], None],
         on_failed: Callable[[BaseException], None],
     ) -> None:
-        """From here on batches may come."""
+        """From here on batches may come, and an error of anything done with the file is the process's end."""
         self._write_batch = write
         self._on_durable = on_durable
         self._on_full = on_full
         self._on_failed = on_failed
+        self._begun = True
 
     def put(self, job: Job) -> None:
         self._queue.put(job)
 
     async def call(self, work: Callable[[], T]) -> T:
-        """Do something else with the file, between two batches."""
+        """Do something else with the file, between two batches. Raises what `work` does; see `begin`."""
         future: asyncio.Future[T] = self._loop.create_future()
         self._queue.put(_Call(work, future))
         return await future
@@ -145,8 +147,11 @@ class Writer:
     def _carry_out(self, call: _Call) -> None:
         try:
             result = call.work()
-        except Exception as error:  # noqa: BLE001 - it belongs to the caller
+        except Exception as error:
             self._tell(_fail, call.future, error)
+            # After a failed COMMIT or fsync, of whatever, no batch may follow: it would be called durable.
+            if self._begun and not isinstance(error, DiskFull):
+                raise
         else:
             self._tell(_succeed, call.future, result)
 

@@ -20,7 +20,9 @@ from jobguard_store.errors import (
     ServerStopped,
     StartupError,
 )
+from jobguard_store.machine.apply import Machine
 from jobguard_store.machine.commands import Compact, DeleteRange, GrantLease, Put, Range, RevokeLease, Txn
+from jobguard_store.machine.results import Applied
 from jobguard_store.node import Node
 from jobguard_store.storage.batch import Batch
 from jobguard_store.storage.damage import DiskFull
@@ -260,6 +262,34 @@ def test_an_error_nobody_expected_is_the_end(tmp_path: Path, monkeypatch: pytest
             it_works.set()
             await alone.start(0)
             assert await get(alone[0], "a") == "1"
+
+    run(story())
+
+
+def test_a_machine_that_broke_in_the_middle_of_a_command_is_read_by_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        async with members(tmp_path, 1) as alone:
+            node = alone[0]
+            await put(node, "a", "1")
+
+            def broken(*_: object) -> Applied:
+                raise ZeroDivisionError
+
+            monkeypatch.setattr(Machine, "apply", broken)
+            lost = asyncio.ensure_future(node.propose(Put(b"a", b"2")))
+            assert isinstance(await soon(node.failed()), ZeroDivisionError)
+            with pytest.raises(ServerStopped):
+                await get(node, "a", serializable=True)
+            with pytest.raises(ServerStopped):
+                await node.read_txn(Txn(success=(Range(b"a"),)), serializable=True)
+            with pytest.raises(ServerStopped):
+                node.watch(b"a")
+            assert not lost.done()
+            await alone.stop(0)
+            with pytest.raises(RequestTimedOut):
+                await lost
 
     run(story())
 

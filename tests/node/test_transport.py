@@ -10,7 +10,7 @@ import pytest
 from jobguard_store import transport as module
 from jobguard_store.config import Address
 from jobguard_store.errors import StartupError
-from jobguard_store.peer_messages import CODES, Forward, ForwardRefused, Hello, Unwelcome
+from jobguard_store.peer_messages import CODES, Forward, ForwardRefused, Hello, Unwelcome, Welcome
 from jobguard_store.raft.messages import MESSAGES, AppendEntries, Entry, EntryId, EntryKind
 from jobguard_store.transport import Frames, Transport, encode_frame
 from tests.node.members import eventually, run
@@ -27,6 +27,7 @@ class House:
         self.lost: list[int] = []
         self.reachable: list[int] = []
         self.expelled: list[str] = []
+        self.failed: list[BaseException] = []
         hello = Hello(cluster_id=cluster, sender=member, to=0, boot=1, nonce=1, name=f"s{member}")
         self.transport = Transport(
             hello,
@@ -34,6 +35,7 @@ class House:
             on_lost=self.lost.append,
             on_reachable=self.reachable.append,
             on_expelled=self.expelled.append,
+            on_failed=self.failed.append,
             on_hello=lambda _: refusal,
         )
 
@@ -220,13 +222,30 @@ def test_nonsense_closes_the_connection_and_nothing_else(caplog: pytest.LogCaptu
                 encode_frame(ForwardRefused(sender=2, to=1, sequences=())),
                 encode_frame(hello) + encode_frame(ForwardRefused(sender=3, to=1, sequences=())),
                 encode_frame(hello) + b"\0\0\0\2\x40\xff",
+                encode_frame(hello) + encode_frame(hello),
+                encode_frame(hello) + encode_frame(Welcome(sender=2)),
+                (module.STRANGERS_FRAME_BYTES_MAX + 1).to_bytes(4, "big") + b"\x80",
             ):
                 reader, writer = await asyncio.open_connection(pair.where[1].host, pair.where[1].port)
                 writer.write(nonsense)
                 await asyncio.wait_for(reader.read(), 5)
                 writer.close()
             assert one.messages == []
-            assert len([text for text in caplog.messages if "closing a peer connection" in text]) == 5
+            assert len([text for text in caplog.messages if "closing a peer connection" in text]) == 8
+
+    run(story())
+
+
+def test_an_error_nobody_expected_does_not_silently_end_the_dialling() -> None:
+    async def story() -> None:
+        one, two = House(1), House(2)
+
+        def broken(_: int) -> None:
+            raise ZeroDivisionError
+
+        one.transport.on_reachable = broken
+        async with Pair(one, two):
+            await eventually(lambda: [type(error) for error in one.failed] == [ZeroDivisionError])
 
     run(story())
 

@@ -73,7 +73,7 @@ def test_what_gathers_during_one_commit_is_the_next() -> None:
     run(story())
 
 
-def test_other_work_waits_its_turn_and_its_error_is_the_callers() -> None:
+def test_other_work_waits_its_turn() -> None:
     async def story() -> None:
         disk = Disk()
         desk = Desk(disk.write)
@@ -84,13 +84,63 @@ def test_other_work_waits_its_turn_and_its_error_is_the_callers() -> None:
         desk.put(2)
         disk.gate.release(2)
         assert await soon(work) == 1
-        with pytest.raises(ValueError, match="x"):
-            await soon(desk.writer.call(lambda: int("x")))
         await eventually(lambda: desk.durable == [[1], [2]])
+        await soon(desk.writer.stop())
+
+    run(story())
+
+
+def test_a_full_disk_met_by_other_work_is_its_callers() -> None:
+    async def story() -> None:
+        disk = Disk()
+        desk = Desk(disk.write)
+        disk.gate.release()
+        with pytest.raises(DiskFull):
+            await soon(desk.writer.call(raising(DiskFull())))
+        desk.put(1)
+        await eventually(lambda: desk.durable == [[1]])
         assert desk.failed == []
         await soon(desk.writer.stop())
 
     run(story())
+
+
+def test_any_other_error_of_other_work_is_the_end_before_the_next_batch() -> None:
+    """A compaction whose COMMIT failed: what a batch right behind it finds on the disk is unknown."""
+
+    async def story() -> None:
+        disk = Disk()
+        desk = Desk(disk.write)
+        disk.gate.release()
+        work = asyncio.ensure_future(desk.writer.call(raising(OSError("fsync failed"))))
+        await asyncio.sleep(0)
+        desk.put(1)
+        with pytest.raises(OSError, match="fsync failed"):
+            await soon(work)
+        await eventually(lambda: desk.failed)
+        await soon(desk.writer.stop())
+        assert (disk.batches, desk.durable) == ([], [])
+
+    run(story())
+
+
+def test_an_error_before_the_first_batch_is_its_callers() -> None:
+    """A file that cannot be opened, say."""
+
+    async def story() -> None:
+        writer = Writer()
+        with pytest.raises(OSError, match="not there"):
+            await soon(writer.call(raising(OSError("not there"))))
+        await soon(writer.stop())
+
+    run(story())
+
+
+def raising(error: Exception) -> Callable[[], None]:
+    def work() -> None:
+        raise error
+
+    return work
 
 
 def test_a_full_disk_keeps_the_batch_and_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
