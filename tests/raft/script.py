@@ -5,6 +5,10 @@ Place in the house   test_scenarios, scenarios/*.txt  ->  script  ->  jobguard_s
     cluster 3 [appends=1]              three empty nodes (ids 1, 2, 3); so many entries in one append
     restore 2 log=1,1,4 term=5 vote=3 applied=1
                                        2 starts from such a disk; a log is told by its entries' terms
+    compact 1 5                        1 forgets its log up to there, on disk as well
+    ship 1 2 [5] [lost|unreported]     the state that 1 owes 2, as of then or of entry 5, arrives or not, and
+                                       1 is told or not
+    offer 1 2 5                        1's state as of entry 5 arrives at 2, owed or not
     tick 1 [10]                        time passes at node 1
     timeout 1                          .. until it asks for an election
     elect 1 [1 2 3]                    it does, and wins among these; only the end of it is written down
@@ -27,9 +31,12 @@ A node carries out its Ready at once. An entry is written term/index.
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 
 from jobguard_store.raft import (
+    NOBODY,
+    NOTHING,
+    Configuration,
     Entry,
     EntryId,
     EntryKind,
@@ -40,6 +47,8 @@ from jobguard_store.raft import (
     Raft,
     Ready,
     Role,
+    Snapshot,
+    SnapshotOffer,
 )
 
 
@@ -50,11 +59,25 @@ class Longest:
         return stop - 1
 
 
+START = Snapshot(NOTHING, NOBODY)
+
+
 @dataclass
 class Disk:
     hard_state: HardState
-    entries: list[Entry]
+    entries: list[Entry]  # behind base
     applied_index: int = 0
+    base: Snapshot = START
+
+    def write(self, ready: Ready) -> None:
+        if ready.snapshot:
+            self.base, self.entries = ready.snapshot, []
+            self.applied_index = self.base.last.index
+        if ready.hard_state:
+            self.hard_state = ready.hard_state
+        if ready.entries:
+            del self.entries[ready.entries[0].index - self.base.last.index - 1 :]
+            self.entries += ready.entries
 
 
 class Member:
@@ -78,6 +101,7 @@ class Script:
     def __init__(self) -> None:
         self.members: dict[int, Member] = {}
         self.wire: list[Message] = []
+        self.owed: dict[tuple[int, int], SnapshotOffer] = {}
         self.cuts: set[frozenset[int]] = set()
         self.lines: list[str] = []
         self.limits = Limits()
@@ -100,7 +124,9 @@ class Script:
             append_entries=int(dict(option.split("=") for option in options).get("appends", 4096))
         )
         self.members = {i: Member(i) for i in range(1, int(size) + 1)}
+        self.founders = Snapshot(NOTHING, Configuration.of(self.members))
         for member in self.members.values():
+            member.disk.base = self.founders
             self._start(member)
 
     def do_restore(self, node: str, *options: str) -> None:
@@ -110,6 +136,7 @@ class Script:
         entries = [Entry(i, term, EntryKind.NORMAL, f"{term}/{i}".encode()) for i, term in enumerate(log, 1)]
         vote = int(chosen["vote"]) if "vote" in chosen else None
         member.disk = Disk(HardState(int(chosen["term"]), vote), entries, int(chosen.get("applied", 0)))
+        member.disk.base = self.founders
         self._start(member)
 
     def do_tick(self, node: str, times: str = "1") -> None:
@@ -181,6 +208,36 @@ class Script:
             self.wire.remove(movable[0])
             self._arrive(movable[0])
 
+    def do_compact(self, node: str, index: str) -> None:
+        """The file holds applied what is applied."""
+        member = self.members[int(node)]
+        snapshot = member.up.snapshot_at(int(index))
+        del member.disk.entries[: snapshot.last.index - member.disk.base.last.index]
+        member.disk.base = snapshot
+        member.up.compact(int(index))
+        self._turn(member)
+
+    def do_ship(self, sender: str, to: str, *how: str) -> None:
+        offer = self.owed.pop((int(sender), int(to)))
+        member = self.members[int(sender)]
+        for index in how:
+            if index.isdigit():
+                offer = replace(offer, snapshot=member.up.snapshot_at(int(index)))
+        last = offer.snapshot.last
+        if "lost" in how:
+            self.say(f"{sender} -> {to} state up to {show(last)} (lost)")
+            member.up.snapshot_failed(int(to))
+        else:
+            self._arrive(offer)
+            if "unreported" not in how:
+                member.up.snapshot_sent(int(to), last.index)
+        self._turn(member)
+
+    def do_offer(self, sender: str, to: str, index: str) -> None:
+        raft = self.members[int(sender)].up
+        snapshot = raft.snapshot_at(int(index))
+        self._arrive(SnapshotOffer(sender=int(sender), to=int(to), term=raft.term, snapshot=snapshot))
+
     def do_hold(self, node: str) -> None:
         self.members[int(node)].held = True
 
@@ -219,7 +276,9 @@ class Script:
                 self.say(f"{node} down")
                 continue
             raft = member.raft
-            log = terms(raft.log.slice(1, raft.last_index))
+            base = raft.log.base
+            behind = f"({show(base)})" if base.index else ""
+            log = behind + terms(raft.log.slice(base.index + 1, raft.last_index))
             self.say(
                 f"{node} {raft.role.value} term={raft.term} leader={show(raft.leader)}"
                 f" commit={raft.commit_index} log={log}"
@@ -242,6 +301,8 @@ class Script:
             hard_state=member.disk.hard_state,
             entries=member.disk.entries,
             applied_index=member.disk.applied_index,
+            base=member.disk.base.last,
+            configuration=member.disk.base.configuration,
             random=Longest(),
             limits=self.limits,
         )
@@ -261,14 +322,20 @@ class Script:
             self._notice(member)
             ready = raft.ready()
             self.wire += ready.messages
-            if ready.hard_state or ready.entries or ready.messages_after_persist:
+            for offer in ready.offers:
+                self.say(f"{member.id} owes {offer.to} the state up to {show(offer.snapshot.last)}")
+                self.owed[member.id, offer.to] = offer
+            if ready.snapshot:
+                self.say(f"{member.id} takes the state up to {show(ready.snapshot.last)}")
+            if ready.snapshot or ready.hard_state or ready.entries or ready.messages_after_persist:
                 member.writing.append(ready)
                 if not member.held:
                     self._flush(member, 0)
             if ready.committed:
                 self.say(f"{member.id} commits {span(ready.committed)}")
                 raft.applied(ready.committed[-1].index)
-                member.disk.applied_index = min(raft.applied_index, len(member.disk.entries))
+                on_disk = member.disk.base.last.index + len(member.disk.entries)
+                member.disk.applied_index = min(raft.applied_index, on_disk)
             for read in ready.reads:
                 self.say(f"{member.id} reads {read.context} at {read.index}")
             for context in ready.reads_lost:
@@ -279,12 +346,14 @@ class Script:
         raft = member.up
         for _ in range(count or len(member.writing)):
             ready = member.writing.popleft()
+            member.disk.write(ready)
             if ready.hard_state:
-                member.disk.hard_state = ready.hard_state
                 raft.hard_state_persisted(ready.hard_state)
+            if ready.snapshot:
+                raft.persisted(ready.snapshot.last)
+                if member.held:
+                    self.say(f"{member.id} has the state up to {show(ready.snapshot.last)} on disk")
             if ready.entries:
-                del member.disk.entries[ready.entries[0].index - 1 :]
-                member.disk.entries += ready.entries
                 raft.persisted(ready.entries[-1].id)
                 if member.held:
                     self.say(f"{member.id} has {span(ready.entries)} on disk")
@@ -335,6 +404,8 @@ def show(value: object) -> str:
             return "yes" if value else "no"
         case EntryId():
             return f"{value.term}/{value.index}"
+        case Snapshot():
+            return show(value.last)
         case tuple():
             return span(value)
     assert not is_dataclass(value)

@@ -11,6 +11,7 @@ from jobguard_store.raft import (
     NOTHING,
     AppendEntries,
     AppendRefusal,
+    Configuration,
     Entry,
     EntryId,
     EntryKind,
@@ -18,11 +19,13 @@ from jobguard_store.raft import (
     Heartbeat,
     HeartbeatReply,
     Limits,
+    Member,
     NotLeader,
     PreVote,
     PreVoteRequest,
     Raft,
     Role,
+    Snapshot,
     Vote,
     VoteRequest,
 )
@@ -80,6 +83,7 @@ def test_every_message_has_a_code_and_survives_the_wire() -> None:
         "previous": EntryId(2, 2),
         "hint": EntryId(1, 1),
         "entries": entries,
+        "snapshot": Snapshot(EntryId(2, 4), Configuration((Member(1, True, b"\x00a"),), removed=(7,))),
     }
     for kind in MESSAGES:
         fields = {name: values.get(name, 1) for name in kind.__slots__}

@@ -51,16 +51,16 @@ def test_a_hint_never_reaches_before_the_base() -> None:
 def test_a_batch_is_bounded_but_never_empty() -> None:
     kept = log()
     kept.extend([Entry(i, 1, EntryKind.NORMAL, b"x" * 10) for i in range(1, 9)])
-    assert [len(kept.batch(1, 100, size)) for size in (1, 10, 25, 80, 1000)] == [1, 1, 2, 8, 8]
-    assert len(kept.batch(3, 4, 1000)) == 4
+    assert [len(kept.batch(1, 100, size).entries) for size in (1, 10, 25, 80, 1000)] == [1, 1, 2, 8, 8]
+    assert len(kept.batch(3, 4, 1000).entries) == 4
     assert kept.batch(3, 100, 1000) is kept.batch(3, 100, 1000), "followers in step share one"
 
 
 def test_a_batch_made_before_the_log_changed_is_not_shared() -> None:
     kept = log(1, 1)
-    assert len(kept.batch(1, 100, 100)) == 2
+    assert len(kept.batch(1, 100, 100).entries) == 2
     kept.graft(log_of(1, 3)[1:], commit_index=0)
-    assert [entry.term for entry in kept.batch(1, 100, 100)] == [1, 3]
+    assert [entry.term for entry in kept.batch(1, 100, 100).entries] == [1, 3]
 
 
 def test_what_is_handed_out_is_handed_out_once() -> None:

@@ -4,6 +4,7 @@ Place in the house   node, transport, storage  ->  raft
 Never                reads a clock, opens anything, awaits, or draws its own randomness
 """
 
+from jobguard_store.raft.configuration import NOBODY, Configuration, Member
 from jobguard_store.raft.core import NotLeader, Raft, Role
 from jobguard_store.raft.leading import Limits
 from jobguard_store.raft.messages import (
@@ -24,17 +25,21 @@ from jobguard_store.raft.messages import (
     PreVoteRequest,
     ReadReady,
     Ready,
+    Snapshot,
+    SnapshotOffer,
     Vote,
     VoteRequest,
 )
 
 __all__ = [
     "MESSAGES",
+    "NOBODY",
     "NOTHING",
     "AppendEntries",
     "AppendRefusal",
     "AppendReply",
     "Commit",
+    "Configuration",
     "Entry",
     "EntryId",
     "EntryKind",
@@ -42,6 +47,7 @@ __all__ = [
     "Heartbeat",
     "HeartbeatReply",
     "Limits",
+    "Member",
     "Message",
     "NotLeader",
     "PreVote",
@@ -50,6 +56,8 @@ __all__ = [
     "ReadReady",
     "Ready",
     "Role",
+    "Snapshot",
+    "SnapshotOffer",
     "Vote",
     "VoteRequest",
 ]

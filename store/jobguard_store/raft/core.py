@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from enum import Enum
 from typing import assert_never
 
+from jobguard_store.raft.configuration import Configuration
 from jobguard_store.raft.leading import LIMITS, Leadership, Limits
 from jobguard_store.raft.log import RaftLog
 from jobguard_store.raft.messages import (
@@ -30,6 +31,8 @@ from jobguard_store.raft.messages import (
     PreVote,
     PreVoteRequest,
     Ready,
+    Snapshot,
+    SnapshotOffer,
     Vote,
     VoteRequest,
 )
@@ -68,16 +71,18 @@ class Raft:
         election_ticks: int = 10,
         heartbeat_ticks: int = 1,
         base: EntryId = NOTHING,
+        configuration: Configuration | None = None,
         limits: Limits = LIMITS,
     ) -> None:
         """Start from what the disk holds: `entries` follow `base`, and all of it is durable.
 
-        The commit index starts at the durable `applied_index`; the leader tells the rest.
+        `configuration` is the one as of `base`; a cluster that begins has that of its `voters`. The commit
+        index starts at the durable `applied_index`; the leader tells the rest.
         """
         assert node_id in voters, f"node {node_id} is none of the voters {sorted(voters)}"
         assert 0 < heartbeat_ticks < election_ticks
         self.node_id = node_id
-        self.log = RaftLog(base, entries)
+        self.log = RaftLog(base, entries, configuration or Configuration.of(voters))
         assert base.index <= applied_index <= self.log.last_index, "applied beyond what the log holds"
         self._voters = tuple(sorted(voters))
         self._peers = tuple(voter for voter in self._voters if voter != node_id)
@@ -164,6 +169,9 @@ class Raft:
             case AppendRefusal():
                 if self._leadership:
                     self._leadership.on_append_refusal(message)
+            case SnapshotOffer():
+                self._hear_leader(message.sender)
+                self._on_snapshot_offer(message)
             case VoteRequest():
                 self._on_vote_request(message)
             case Vote():
@@ -203,6 +211,30 @@ class Raft:
         assert self.applied_index <= index <= self.commit_index
         self.applied_index = index
 
+    def compact(self, index: int) -> None:
+        """Forget the log up to `index`, which the node's file holds applied.
+
+        Beyond that a crash would lose entries whose rows were still to be written. The file's log may be
+        trimmed before or after, together with a record of the base: `snapshot_at(index)`.
+        """
+        assert index <= self.applied_index
+        if index > self.log.base.index:
+            self.log.compact(index)
+
+    def snapshot_at(self, index: int) -> Snapshot:
+        """The name of the state after `index`, for what has not been compacted away."""
+        return self.log.snapshot_at(index)
+
+    def snapshot_sent(self, peer: int, last: int) -> None:
+        """All of a state up to `last` arrived at `peer`, which answers once it lives by it."""
+        if self._leadership:
+            self._leadership.snapshot_ended(peer, last)
+
+    def snapshot_failed(self, peer: int) -> None:
+        """It did not arrive. It is offered again when the peer is next heard, if still needed."""
+        if self._leadership:
+            self._leadership.snapshot_ended(peer, None)
+
     def peer_lost(self, peer: int) -> None:
         """The connection to `peer` closed: a hint, which may be wrong.
 
@@ -241,6 +273,7 @@ class Raft:
                 self._send_heartbeats(self._leadership)
             if self._leadership.may_send:
                 self._leadership.send_appends(self.commit_index)
+        offers = self._leadership.take_offers() if self._leadership else ()
         hard_state = None
         if self._hard_state_changed:
             hard_state = self._handed_hard_state = HardState(self.term, self._voted_for)
@@ -248,6 +281,8 @@ class Raft:
         reads, reads_lost = self._reads.take()
         ready = Ready(
             messages=tuple(self._messages),
+            offers=offers,
+            snapshot=self.log.hand_out_snapshot(),
             hard_state=hard_state,
             entries=self.log.hand_out(),
             messages_after_persist=tuple(self._messages_after_persist),
@@ -375,6 +410,8 @@ class Raft:
         match message:
             case VoteRequest():
                 self._send(Vote(**self._to(message.sender), granted=False))
+            case SnapshotOffer():
+                self._on_snapshot_offer(message)
             case AppendEntries() | Heartbeat() | Commit():
                 self._send(HeartbeatReply(**self._to(message.sender), context=0))
 
@@ -420,6 +457,21 @@ class Raft:
             hint = self.log.latest_possible_match(previous)
             self._send(AppendRefusal(**self._to(append.sender), previous=previous.index, hint=hint))
 
+    def _on_snapshot_offer(self, offer: SnapshotOffer) -> None:
+        """A state has arrived. It is of use if it is ahead of ours, and committed whoever offers it.
+
+        So an offer of a past term counts as well: a transfer may take longer than a reign. And if our log
+        leads to that very state, it stays: it may hold entries behind it that we acknowledged.
+        """
+        last = offer.snapshot.last
+        if last.index > self.commit_index and self._leadership is None:
+            if self.log.term_at(last.index) == last.term:
+                self._commit(last.index)
+            else:
+                self.log.restore(offer.snapshot)
+                self.commit_index = self.applied_index = self._handed_commit = last.index
+        self._acknowledge(offer.sender, self.commit_index)
+
     def _acknowledge(self, leader: int, match: int) -> None:
         """Say that we hold everything up to `match`, once that is true of the disk."""
         reply = AppendReply(**self._to(leader), match=match)
@@ -427,7 +479,8 @@ class Raft:
             self._send(reply)
             return
         waiting = self._messages_after_persist
-        if waiting and isinstance(waiting[-1], AppendReply) and waiting[-1].match <= match:
+        last = waiting[-1] if waiting else None
+        if isinstance(last, AppendReply) and last.to == leader and last.match <= match:
             waiting.pop()  # same term, same leader: the later one says both
         waiting.append(reply)
 

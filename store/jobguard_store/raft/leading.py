@@ -1,8 +1,8 @@
 """What a leader does for its peers, for one term: appends, heartbeats, read rounds, counting copies.
 
 Place in the house   raft.core  ->  raft.leading  ->  raft.log, raft.progress, raft.quorum, raft.reads
-Takes                proposals and the peers' answers
-Gives                messages to send; how far a quorum's disks agree
+Takes                proposals, the peers' answers, word of snapshots on their way
+Gives                messages to send, snapshots to offer; how far a quorum's disks agree
 Never                outlives its term: a new one begins with nothing but the log
 """
 
@@ -22,6 +22,7 @@ from jobguard_store.raft.messages import (
     Heartbeat,
     HeartbeatReply,
     Message,
+    SnapshotOffer,
 )
 from jobguard_store.raft.progress import Progress, State
 from jobguard_store.raft.quorum import majority, majority_holds
@@ -32,7 +33,8 @@ from jobguard_store.raft.reads import ReadRounds
 class Limits:
     append_bytes: int = 1024 * 1024  # of data in one AppendEntries
     append_entries: int = 4096  # .. so that what is measured stays bounded
-    in_flight: int = 128  # appends to one peer: what one that stopped answering may cost in memory
+    in_flight: int = 128  # appends to one peer: what one that stopped answering may cost in memory;
+    in_flight_bytes: int = 8 * 1024 * 1024  # .. of data in them, and one append more
     committed: int = 1024  # entries in one Ready, so that a long replay leaves the node time for its peers
 
 
@@ -58,7 +60,10 @@ class Leadership:
         self._limits = limits
         self._send = send
         self._quorum = majority(len(peers) + 1)
-        self.progress = {peer: Progress(log.last_index + 1, limits.in_flight) for peer in peers}
+        self._offers: list[SnapshotOffer] = []
+        self.progress = {
+            peer: Progress(log.last_index + 1, limits.in_flight, limits.in_flight_bytes) for peer in peers
+        }
         # Earlier terms' entries commit only under one of our own (5.4.2), and until it is committed we do
         # not know how far they are: no read before that (8).
         self.append(EntryKind.NOOP, [b""])
@@ -85,11 +90,14 @@ class Leadership:
         self.may_send = False
         for peer, progress in self.progress.items():
             while progress.next_index <= self._log.last_index and progress.may_append:
-                entries = self._log.batch(
+                if progress.next_index <= self._log.base.index:
+                    self._offer_snapshot(peer, progress)
+                    break
+                entries, size = self._log.batch(
                     progress.next_index, self._limits.append_entries, self._limits.append_bytes
                 )
                 self._send_append(peer, progress, entries, commit_index)
-                progress.sent(entries[-1].index, commit_index)
+                progress.sent(entries[-1].index, size, commit_index)
             commit = min(progress.match, commit_index)
             if progress.told_commit < commit:
                 progress.told_commit = commit
@@ -109,12 +117,22 @@ class Leadership:
             )
         )
 
+    def _offer_snapshot(self, peer: int, progress: Progress) -> None:
+        """Entries it needs are forgotten. The state at our base is the oldest from which it can go on."""
+        progress.snapshot_offered()
+        snapshot = self._log.snapshot_at(self._log.base.index)
+        self._offers.append(SnapshotOffer(sender=self._node_id, to=peer, term=self._term, snapshot=snapshot))
+
+    def take_offers(self) -> tuple[SnapshotOffer, ...]:
+        offers, self._offers = tuple(self._offers), []
+        return offers
+
     # -- The peers' answers
 
     def on_append_reply(self, reply: AppendReply) -> bool:
         """True if it acknowledged something new."""
         assert reply.match <= self._log.last_index, f"{reply.sender} acknowledged what we never sent"
-        news = self.progress[reply.sender].acknowledged(reply.match)
+        news = self.progress[reply.sender].acknowledged(reply.match, self._log.base.index)
         self.may_send |= news
         return news
 
@@ -127,15 +145,21 @@ class Leadership:
         progress.heard_heartbeat()
         self._reads.confirm(reply.sender, reply.context)
         if progress.match < self._log.last_index:
-            if progress.state is State.REPLICATE:
+            if progress.state is State.REPLICATE and progress.next_index > self._log.base.index:
                 # Were the last appends lost, nothing after them would tell. An empty one asks.
                 self._send_append(reply.sender, progress, (), commit_index)
+            elif progress.state is State.REPLICATE:
+                progress.probe()  # the log was compacted past what is on its way
             self.may_send = True
 
     def peer_lost(self, peer: int) -> None:
         if peer in self.progress:
-            self.progress[peer].probe()
+            self.progress[peer].connection_lost()
             self.may_send = True
+
+    def snapshot_ended(self, peer: int, last: int | None) -> None:
+        if peer in self.progress:
+            self.progress[peer].snapshot_ended(last)
 
     # -- What a quorum says
 

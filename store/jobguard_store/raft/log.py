@@ -8,19 +8,35 @@ Never                decides what is committed; that is the core's
                  |     handed out: the writer has it, or had it
                  durable: a crash leaves at least this
 
-Terms never fall along the log, so a term is found by bisection.
+What precedes the base is forgotten: a snapshot stands in for it. Terms never fall along the log, so a term is
+found by bisection.
+
+The cluster's configuration is a matter of the log as well: the last one in it counts, from the moment it is
+appended, committed or not (4.1 of Ongaro's thesis), and one that is cut off counts no more.
 """
 
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from jobguard_store.raft.messages import Entry, EntryId
+from jobguard_store.raft.configuration import NOBODY, Configuration
+from jobguard_store.raft.messages import Entry, EntryId, EntryKind, Snapshot
+
+
+class Batch(NamedTuple):
+    entries: tuple[Entry, ...]
+    size: int  # of their data, in bytes
+
+
+EMPTY = Batch((), 0)
 
 
 class RaftLog:
-    def __init__(self, base: EntryId, entries: Sequence[Entry]) -> None:
-        """`base` is the id of what precedes entries[0]; everything given is durable."""
+    def __init__(
+        self, base: EntryId, entries: Sequence[Entry], configuration: Configuration = NOBODY
+    ) -> None:
+        """`base` is the id of what precedes entries[0], `configuration` the one as of there; durable."""
         self.base = base
         self._entries = list(entries)
         for index, entry in enumerate(self._entries, base.index + 1):
@@ -32,7 +48,10 @@ class RaftLog:
         # of them were handed out before our last truncation, and vouch for nothing (see `persisted`).
         self._in_flight: deque[EntryId] = deque()
         self._void = 0
-        self._batch: tuple[Entry, ...] = ()  # the batch made last: followers in step share it
+        self._batch = EMPTY  # the batch made last: followers in step share it
+        self._restored = False  # a snapshot took the log's place, and the node has not been told
+        self._configurations = [(base.index, configuration)]  # the base's, then those of the log, by index
+        self._note_configurations(self._entries)
 
     # -- Reading
 
@@ -55,29 +74,44 @@ class RaftLog:
         assert term is not None, f"no entry {index} between {self.base} and {self.last}"
         return EntryId(term, index)
 
+    @property
+    def configuration(self) -> Configuration:
+        """The last one, which counts."""
+        return self._configurations[-1][1]
+
+    @property
+    def configuration_index(self) -> int:
+        """Where it stands in the log, or did."""
+        return self._configurations[-1][0]
+
+    def configuration_at(self, index: int) -> Configuration:
+        """What counted when the log ended at `index`."""
+        return next(held for since, held in reversed(self._configurations) if since <= index)
+
+    def snapshot_at(self, index: int) -> Snapshot:
+        return Snapshot(self.id_at(index), self.configuration_at(index))
+
     def slice(self, first: int, last: int) -> tuple[Entry, ...]:
         """The entries from `first` to `last`, both included."""
         assert first > self.base.index, f"entry {first} is before the log's base {self.base}"
         offset = self.base.index + 1
         return tuple(self._entries[first - offset : last + 1 - offset])
 
-    def batch(self, first: int, entries_max: int, bytes_max: int) -> tuple[Entry, ...]:
+    def batch(self, first: int, entries_max: int, bytes_max: int) -> Batch:
         """Entries from `first` on, at least one, as many as fit into `bytes_max` of data."""
-        made = self._batch
+        made = self._batch.entries
         if made and made[0].index == first and made[-1].index == self.last_index:
-            return made
+            return self._batch
         entries = self.slice(first, min(self.last_index, first + entries_max - 1))
         size = sum([len(entry.data) for entry in entries])
         if size > bytes_max:
-            size, fitting = 0, 0
-            for entry in entries:
-                size += len(entry.data)
-                if size > bytes_max:
-                    break
+            fitting, size = 1, len(entries[0].data)
+            while size + len(entries[fitting].data) <= bytes_max:
+                size += len(entries[fitting].data)
                 fitting += 1
-            entries = entries[: max(fitting, 1)]
-        self._batch = entries
-        return entries
+            entries = entries[:fitting]
+        self._batch = Batch(entries, size)
+        return self._batch
 
     def latest_possible_match(self, other: EntryId) -> EntryId:
         """Where a log that holds `other` and this one can at most still agree.
@@ -100,6 +134,12 @@ class RaftLog:
         """Append what follows our last entry."""
         self._entries.extend(entries)
         self.last_index += len(entries)
+        self._note_configurations(entries)
+
+    def _note_configurations(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            if entry.kind is EntryKind.CONFIG:
+                self._configurations.append((entry.index, Configuration.decode(entry.data)))
 
     def graft(self, entries: Sequence[Entry], *, commit_index: int) -> None:
         """Make the log hold `entries`, whose predecessor it holds.
@@ -128,13 +168,43 @@ class RaftLog:
         self._handed_index = min(self._handed_index, self.last_index)
         self.durable_index = min(self.durable_index, self.last_index)
         self._void = len(self._in_flight)
-        self._batch = ()
+        self._batch = EMPTY
+        while self._configurations[-1][0] >= index:
+            self._configurations.pop()
+
+    def compact(self, index: int) -> None:
+        """Forget the entries up to `index`. They are on disk, or what they led to is."""
+        assert index <= self.durable_index, f"entry {index} is not durable, only {self.durable_index} is"
+        base = self.snapshot_at(index)
+        del self._entries[: index - self.base.index]
+        self.base = base.last
+        later = [held for held in self._configurations if held[0] > index]
+        self._configurations = [(index, base.configuration), *later]
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Begin anew behind `snapshot`. None of it is durable before the node says so."""
+        self.base = snapshot.last
+        self._entries.clear()
+        self.last_index = self._handed_index = snapshot.last.index
+        self.durable_index = 0
+        self._void = len(self._in_flight)
+        self._batch = EMPTY
+        self._restored = True
+        self._configurations = [(snapshot.last.index, snapshot.configuration)]
 
     # -- To the disk and back
 
     @property
     def has_unhanded(self) -> bool:
-        return self._handed_index < self.last_index
+        return self._handed_index < self.last_index or self._restored
+
+    def hand_out_snapshot(self) -> Snapshot | None:
+        """What takes the place of the node's log and state, before the entries that follow it."""
+        if not self._restored:
+            return None
+        self._restored = False
+        self._in_flight.append(self.base)
+        return self.snapshot_at(self.base.index)
 
     def hand_out(self) -> tuple[Entry, ...]:
         """What the writer has not been given yet."""

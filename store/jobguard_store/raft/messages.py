@@ -2,7 +2,7 @@
 
 Place in the house   transport, storage, node, raft.core  ->  raft.messages
 Gives                entries, hard state, peer messages, Ready
-Never                decides anything; imports anything of ours
+Never                decides anything
 
 Everything here is a frozen value. The peer messages travel as [code, fields], where the code is the
 position in MESSAGES: that tuple is a format, only ever appended to.
@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
+from jobguard_store.raft.configuration import Configuration
+
 
 class EntryKind(IntEnum):
     """What an entry is for. Stored in the log for ever: only ever added to."""
 
     NORMAL = 0  # a command of the state machine
     NOOP = 1  # a new leader's first entry: commits what earlier terms left behind (Raft 5.4.2, 8)
-    CONFIG = 2  # a change of membership; reserved
+    CONFIG = 2  # who is in the cluster from here on, as raft.configuration spells it
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -55,6 +57,17 @@ class HardState:
 
     term: int = 0
     voted_for: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The name of a state: what the log up to `last` leads to, and who is in the cluster by then.
+
+    The state itself is the node's. Hard state is no part of it: that is what *this* node promised.
+    """
+
+    last: EntryId
+    configuration: Configuration
 
 
 # -- Between peers. `term` is the sender's term, but for the two pre-vote messages (see there). ----
@@ -163,6 +176,20 @@ class Commit:
     commit: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotOffer:
+    """You lack entries that I have forgotten: here is the state they led to, or a later one.
+
+    It goes with the state, and the receiver's core is told of it once all of that is there, checked and on
+    disk beside what it had.
+    """
+
+    sender: int
+    to: int
+    term: int
+    snapshot: Snapshot
+
+
 Message = (
     PreVoteRequest
     | PreVote
@@ -174,6 +201,7 @@ Message = (
     | Heartbeat
     | HeartbeatReply
     | Commit
+    | SnapshotOffer
 )
 
 MESSAGES: tuple[type[Message], ...] = (
@@ -187,6 +215,7 @@ MESSAGES: tuple[type[Message], ...] = (
     Heartbeat,
     HeartbeatReply,
     Commit,
+    SnapshotOffer,
 )
 """The peer messages in wire order. Only ever appended to."""
 
@@ -212,7 +241,9 @@ class Ready:
     """
 
     messages: tuple[Message, ...] = ()  # 1. may leave before we are durable: a leader's appends, heartbeats
-    hard_state: HardState | None = None  # 2. durable together with the entries, in one transaction;
+    offers: tuple[SnapshotOffer, ...] = ()  # .. and peers owed a state this old or newer (Raft.snapshot_sent)
+    snapshot: Snapshot | None = None  # 2. the state we were offered takes the place of ours, log and all;
+    hard_state: HardState | None = None  # .. this and the entries are durable, in one transaction;
     entries: tuple[Entry, ...] = ()  # .. whatever the disk holds from entries[0].index on gives way to them
     messages_after_persist: tuple[Message, ...] = ()  # 3. votes and acks: peers rely on 2 from here on
     committed: tuple[Entry, ...] = ()  # 4. apply, in index order; may be entries of 2 not yet durable here
