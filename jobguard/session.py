@@ -122,21 +122,22 @@ class Session(SharedSession):
         self._on_lost.append(callback)
         self._start_watching()
 
-    def close(self) -> None:
-        """End the lease, and with it every key on it. If the store does not answer, it lapses by itself.
+    def close(self, timeout: float | None = None) -> None:
+        """End the lease, and with it every key on it. If the store does not answer within `timeout` seconds
+        (None: the client's), it lapses by itself.
 
         Takes no lock that the calling thread might hold, so a signal handler may call it, and twice.
         """
         was_held = self.state is not State.LOST
         self.abandon()
         if was_held:
-            self._revoke()
+            self._revoke(timeout)
 
-    def _revoke(self) -> bool:
+    def _revoke(self, timeout: float | None = None) -> bool:
         if self._pid != os.getpid():
             return True  # the parent's
         try:
-            self.client.revoke(self.lease_id)
+            self.client.revoke(self.lease_id, timeout=timeout)
         except JobguardError as error:
             log.warning("lease %x not revoked, it lapses within %d s: %s", self.lease_id, self.ttl, error)
             return False

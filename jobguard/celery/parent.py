@@ -41,7 +41,7 @@ Words = dict[int, ChildState]
 
 _LOOK_S = 0.25
 _UNSENT_S = 0.5
-_STOP_PATIENCE_S = 5.0
+_STOP_PATIENCE_S = 1.0
 
 
 class Parent:
@@ -76,7 +76,11 @@ class Parent:
         self._keeper.start()
 
     def stop(self) -> None:
-        """After the pool: nothing runs any more, so the lease and all that hangs on it can go at once."""
+        """After the pool: nothing runs any more, so the lease and all that hangs on it can go at once.
+
+        Without a store it goes by itself, and a supervisor would kill a worker that waits for long. Only an
+        outcome that nobody else will record is worth a whole call.
+        """
         if self._pid != os.getpid() or not self._keeper.is_alive():
             return
         self._stopping.set()
@@ -87,7 +91,7 @@ class Parent:
         except JobguardError as error:
             logger.error("jobguard: outcomes of this worker could not be recorded: %s", error)
         if self._session is not None:
-            self._session.close()
+            self._session.close(_STOP_PATIENCE_S)
         self._directory.remove()
 
     # --- the keeper ---

@@ -23,7 +23,7 @@ app.conf.update(
     jobguard_endpoints=[os.environ["TEST_STORE"]],
     jobguard_session_ttl=float(os.environ.get("TEST_TTL", "3")),
     jobguard_claim_timeout=float(os.environ.get("TEST_CLAIM_TIMEOUT", "10")),
-    jobguard_timeout=2,
+    jobguard_timeout=float(os.environ.get("TEST_TIMEOUT", "2")),
     worker_pool_start_method=os.environ.get("TEST_START_METHOD", "fork"),
     jobguard_jobs=json.loads(os.environ.get("TEST_JOBS", "{}")),
 )
