@@ -57,6 +57,7 @@ class Refused:
     text: str
     holder: Active | None = None  # who runs instead, where somebody does
     done: Done | None = None
+    token: int = 0  # the holder's, or of what is done
 
 
 def claim(
@@ -113,21 +114,25 @@ def _read_claim(
     mine = attempt.nonce
     if own and own.record.nonce == mine and active and active.record.nonce == mine and opened:
         return Claimed(active.create_revision, opened)  # an earlier sending of this claim had won
-    holder = active.record if active else None
+    holder, token = (active.record, active.create_revision) if active else (None, 0)
     if done:
         record = done.record
-        return Refused(Refusal.DONE, f"already {record.verdict}" + _at(record.host, record.pid), None, record)
+        text = f"already {record.verdict}" + _at(record.host, record.pid)
+        return Refused(Refusal.DONE, text, None, record, record.token)
     if opened is None:
         return Refused(Refusal.UNKNOWN, "no such occurrence is open")
     if own and holder and (holder.n, holder.r) == (attempt.n, attempt.r):
-        return Refused(Refusal.RUNNING, f"already running on {holder.holder}", holder)
+        return Refused(Refusal.RUNNING, f"already running on {holder.holder}", holder, token=token)
     if own:
-        return Refused(Refusal.CLAIMED, f"attempt already claimed by {own.record.holder}", own.record)
+        text = f"attempt already claimed by {own.record.holder}"
+        return Refused(Refusal.CLAIMED, text, own.record, token=own.create_revision)
     at, asked = (opened.record.n, opened.record.r), (attempt.n, attempt.r)
     if at > asked:
-        return Refused(Refusal.SUPERSEDED, f"attempt {at[0]} retry {at[1]} is open by now", holder)
+        text = f"attempt {at[0]} retry {at[1]} is open by now"
+        return Refused(Refusal.SUPERSEDED, text, holder, token=token)
     if at < asked:
-        return Refused(Refusal.PREDECESSOR, "the attempt before has not handed over yet", holder)
+        text = "the attempt before has not handed over yet"
+        return Refused(Refusal.PREDECESSOR, text, holder, token=token)
     if attempt.child and first(answer, 5) is None:
         return Refused(Refusal.CHILD, "this worker process was given up by its parent")
     others = [kv for kv in kvs(answer, 4) if keys.occurrence(kv.key) != occurrence]
@@ -135,8 +140,8 @@ def _read_claim(
         other = decode(others[0].value, Active)
         which = keys.occurrence(others[0].key).stamp
         text = f"{which} is running on {other.holder} since {stamp(other.since.replace(microsecond=0))}"
-        return Refused(Refusal.OVERLAP, text, other)
-    return Refused(Refusal.AGAIN, "what was in the way is gone", holder)
+        return Refused(Refusal.OVERLAP, text, other, token=others[0].mod_revision)
+    return Refused(Refusal.AGAIN, "what was in the way is gone", holder, token=token)
 
 
 def settle(

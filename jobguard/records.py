@@ -109,6 +109,9 @@ class Keys:
     def worker(self, nodename: str) -> bytes:
         return self.key("workers", nodename)
 
+    def refusal(self, nodename: str, slot: int) -> bytes:
+        return self.key("refusals", nodename, str(slot))
+
     def audit(self, at: datetime, nonce: str) -> bytes:
         return self.key("audit", f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}-{nonce}")
 
@@ -303,6 +306,30 @@ class Worker(Record, frozen=True, kw_only=True):
     version: str = ""
     pool: str = ""
     concurrency: int = 0
+
+
+class ToldNo(Record, frozen=True, kw_only=True):
+    """refusals/<node name>/<slot>, on that worker's lease: a delivery it dropped. The slots are a ring."""
+
+    job: str
+    nominal: datetime
+    n: int
+    r: int = 0
+    task_id: str = ""
+    reason: str  # a claims.Refusal
+    text: str  # the reason, for people
+    at: datetime
+    worker: str  # who was told no
+    host: str
+    pid: int
+    token: int = 0  # of who holds it, or has completed it; 0: nobody, and the next three are empty
+    holder_host: str = ""
+    holder_pid: int = 0
+    holder_worker: str = ""
+
+    @property
+    def occurrence(self) -> Occurrence:
+        return Occurrence(self.job, self.nominal)
 
 
 class Audit(Record, frozen=True, kw_only=True):

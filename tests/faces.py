@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from jobguard import Client
-from jobguard.records import Active, Attempt, Done, Keys, Occurrence, Open, Record, Verdict, encode
+from jobguard.records import Active, Attempt, Done, Keys, Occurrence, Open, Record, ToldNo, Verdict, encode
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 
@@ -66,3 +66,27 @@ def done(job: str, seconds_ago: float, verdict: Verdict = Verdict.RAN, reason: s
 def ended(client: Client, *records: Done) -> None:
     for each in records:
         put(client, Keys(client.namespace).done(each.occurrence), each)
+
+
+def told_no(
+    client: Client, run: Occurrence, *, slot: int = 0, seconds_ago: float = 0, token: int = 77
+) -> None:
+    """A second delivery of `run` that worker-2 dropped, as worker-1 runs it."""
+    keys = Keys(client.namespace)
+    told = ToldNo(
+        job=run.job,
+        nominal=run.nominal,
+        n=1,
+        task_id="4711",
+        reason="running",
+        text="already running on worker-1 pid 4242",
+        at=NOW - timedelta(seconds=seconds_ago),
+        worker="celery@w2",
+        host="worker-2",
+        pid=99,
+        token=token,
+        holder_host="worker-1",
+        holder_pid=4242,
+        holder_worker="celery@w1",
+    )
+    put(client, keys.refusal("celery@w2", slot), told, client.grant(30).id)

@@ -146,6 +146,10 @@ class Child:
         request = wire.TxnRequest(compare=step.compare, success=step.success, failure=step.failure)
         self._directory.leave_unsent(nonce, wire.encode(request))
 
+    def leave_refusal(self, nonce: str, record: bytes) -> None:
+        """Leave the parent a record that a delivery was told no."""
+        self._directory.leave_refusal(nonce, record)
+
 
 def _left(until: float) -> float:
     return max(until - time.monotonic(), 0.1)

@@ -1,8 +1,9 @@
 """Whether this delivery may run: the claim, and what becomes of a delivery that is refused.
 
-Place in the house   guard -> here -> child, runs, celery's result backend
+Place in the house   guard -> here -> child, runs, refusals, celery's result backend
 Takes                a delivery
 Gives                a Claim; a completed attempt's recorded outcome; or Ignore, with the reason in the log
+                     and among the refusals
 Never                runs a body, or waits without a bound
 
 What a refused delivery does to its result, and why (`Ignore` alone: the message is acknowledged, nothing
@@ -28,6 +29,7 @@ from celery.exceptions import Ignore
 from celery.utils.log import get_logger
 
 from jobguard import runs
+from jobguard.celery import refusals
 from jobguard.celery.abort import Armed
 from jobguard.celery.child import HOST, Child
 from jobguard.celery.deadline import Deadline, Running
@@ -195,10 +197,13 @@ def _leave_unclaimed(delivery: Delivery, error: Exception) -> NoReturn:
 def _refused(child: Child, delivery: Delivery, refused: Refused) -> Recorded:
     """Drop the delivery by the table above, saying why; or give what the attempt had come to."""
     done, holder, text, dead = refused.done, refused.holder, refused.text, False
+    skips = refused.reason is Refusal.OVERLAP and delivery.header.overlap == "skip"
+    if not skips:  # that one gets a verdict of its own, with the reason
+        refusals.leave(child, delivery, refused)
     match refused.reason:
         case Refusal.DONE if done is not None and done.n == delivery.header.n:
             return _complete(delivery, done)
-        case Refusal.OVERLAP if delivery.header.overlap == "skip":
+        case Refusal.OVERLAP if skips:
             _skip(child, delivery, text)
             text, dead = f"skipped: {text}", True
         case Refusal.RUNNING:

@@ -19,6 +19,7 @@ import struct
 import tempfile
 import time
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -27,6 +28,9 @@ from jobguard.session import boottime
 
 #: Where a worker's children, forked or spawned, find the directory.
 ENVIRONMENT = "JOBGUARD_WORKER_DIRECTORY"
+
+#: How many refusals wait in files at most, and how many of a worker's last are kept in the store.
+REFUSALS_MAX = 16
 
 _PREFIX = "jobguard-"
 _ABANDONED_AFTER_S = 60.0
@@ -170,7 +174,8 @@ class WorkerDirectory:
     """The files a worker and its children share.
 
     `lease`; `child-<pid>` for each child that guards; `unsent-<nonce>` for each transaction that a child
-    could not carry through and leaves to its parent; `stop-<nonce>` for a claim that was taken from a child.
+    could not carry through and leaves to its parent; `stop-<nonce>` for a claim that was taken from a child;
+    `refusal-<slot>` for a delivery that was told no.
     """
 
     def __init__(self, path: Path) -> None:
@@ -250,6 +255,27 @@ class WorkerDirectory:
 
     def take_back_stop(self, nonce: str) -> None:
         (self.path / f"stop-{nonce}").unlink(missing_ok=True)
+
+    def leave_refusal(self, nonce: str, record: bytes) -> None:
+        """Whole or not at all, and only while there is room: nobody needs it, and a full disk is no harm."""
+        draft = self.path / f"draft-{nonce}"
+        with suppress(OSError):
+            draft.write_bytes(record)
+            for slot in range(REFUSALS_MAX):
+                with suppress(FileExistsError):
+                    (self.path / f"refusal-{slot}").hardlink_to(draft)
+                    break
+        with suppress(OSError):
+            draft.unlink()
+
+    def take_refusals(self) -> list[bytes]:
+        """Those left since the last time, not more than REFUSALS_MAX."""
+        found = []
+        for path in self.path.glob("refusal-*"):
+            with suppress(OSError):
+                found.append(path.read_bytes())
+                path.unlink()
+        return found
 
     def remove(self) -> None:
         """At the worker's end. Children that still live keep their mappings."""

@@ -27,6 +27,7 @@ from jobguard.celery.burial import Store
 from jobguard.celery.child import HOST
 from jobguard.celery.deadline import ChildState, Deadline, Running, WorkerDirectory
 from jobguard.celery.errands import AGAIN_S, Errands
+from jobguard.celery.refusals import Ring
 from jobguard.celery.request import Ending
 from jobguard.client import Client
 from jobguard.errors import JobguardError, ServerError
@@ -41,6 +42,7 @@ Words = dict[int, ChildState]
 
 _LOOK_S = 0.25
 _UNSENT_S = 0.5
+_REFUSALS_S = 1.0
 _STOP_PATIENCE_S = 1.0
 
 
@@ -54,6 +56,7 @@ class Parent:
         timeout = min(settings.timeout, settings.session_ttl / 3)
         client = Client(settings.endpoints, namespace=settings.namespace, timeout=timeout)
         self._store = Store(client, keys)
+        self._refusals = Ring(self._store, directory, worker.worker)
         self._lease_file = directory.lease()
         self._session: Session | None = None
         self._written = Deadline()
@@ -71,6 +74,7 @@ class Parent:
         self._in_loop = in_loop or self._in_loop
         self._errands.add(self._have_lease)
         self._errands.add(self._carry_unsent, _UNSENT_S)
+        self._errands.add(self._write_refusals, _REFUSALS_S)
         self._errands.add(self._compare_claims, self._settings.session_ttl / 3)
         self._errands.start()
         self._keeper.start()
@@ -167,6 +171,10 @@ class Parent:
                 logger.error("jobguard: the store refused an outcome for good: %s", error)
             self._directory.sent(nonce)
         return _UNSENT_S
+
+    def _write_refusals(self) -> float:
+        self._refusals.write(self._written.lease)
+        return _REFUSALS_S
 
     def _compare_claims(self) -> float:
         """The store's claims on our lease, and what our children say they run, must be the same.

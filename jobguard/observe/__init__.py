@@ -14,6 +14,7 @@ from jobguard.observe.holders import Held, Holder, Leader, Lock, leaders, lock, 
 from jobguard.observe.occurrences import VERDICTS, Run, Try, run, runs
 from jobguard.observe.overview import Overview, overview
 from jobguard.observe.reading import BadCursor, NotFound, Page, to_json
+from jobguard.observe.refusals import Refusal, refusals
 
 if TYPE_CHECKING:
     from jobguard.client import Client
@@ -31,6 +32,7 @@ __all__ = [
     "NotFound",
     "Overview",
     "Page",
+    "Refusal",
     "Run",
     "Try",
     "cluster",
@@ -41,6 +43,7 @@ __all__ = [
     "lock",
     "locks",
     "overview",
+    "refusals",
     "run",
     "runs",
     "to_json",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jobguard.observe.reading import BadCursor, NotFound, Page, opaque, read, run_id, transparent, under
+from jobguard.observe.refusals import Refusal, latest_refusals, told_no
 from jobguard.records import Active, Attempt, Done, Keys, Occurrence, Open, Verdict, decode, moment
 from jobguard.wire import KeyValue, RangeRequest, int64
 
@@ -69,6 +70,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     count: int = 1
     lock_id: str | None = None
     history: list[Try] | msgspec.UnsetType = msgspec.UNSET
+    refusals: list[Refusal] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def where(self) -> str:
@@ -105,16 +107,27 @@ def runs(
 
 
 def run(client: "Client", id: str, *, stale: bool = False) -> Run:
-    """One run with all its attempts. Raises NotFound for one never planned, or trimmed long ago."""
+    """One run with all its attempts, and the deliveries of it that were told no lately.
+
+    Raises NotFound for one never planned, or trimmed long ago.
+    """
     keys = Keys(client.namespace)
     occurrence = occurrence_of(id)
     key_of = (keys.open, keys.running, keys.active, keys.done)
-    asked = [*(RangeRequest(key=of(occurrence)) for of in key_of), under(keys.attempts(occurrence))]
-    *found, tries = read(client, asked, stale=stale).ranges
+    asked = [
+        *(RangeRequest(key=of(occurrence)) for of in key_of),
+        under(keys.attempts(occurrence)),
+        latest_refusals(keys),
+    ]
+    *found, tries, refused = read(client, asked, stale=stale).ranges
     known = [*open_runs(keys, found[0], found[1], found[2]), *(ended_run(keys, kv) for kv in found[3])]
     if not known:
         raise NotFound(f"no run of {occurrence.job} is known for {occurrence.stamp}")
-    return msgspec.structs.replace(known[0], history=[read_try(kv) for kv in tries])
+    return msgspec.structs.replace(
+        known[0],
+        history=[read_try(kv) for kv in tries],
+        refusals=[each for each in told_no(refused) if each.run_id == known[0].id],
+    )
 
 
 def occurrence_of(id: str) -> Occurrence:

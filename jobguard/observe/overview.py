@@ -18,6 +18,7 @@ from jobguard.observe.holders import (
 )
 from jobguard.observe.occurrences import Run, ended_run, open_runs
 from jobguard.observe.reading import read, under
+from jobguard.observe.refusals import Refusal, latest_refusals, told_no
 from jobguard.records import Keys, Verdict
 from jobguard.wire import int64
 
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
     from jobguard.client import Client
 
 RECENT = 12
-LOOKED_THROUGH = 100  # of the latest verdicts, to find those that were told no
+LOOKED_THROUGH = 100  # of the latest verdicts, to find those that did not start
 SHOWN = 5
-REFUSALS = {Verdict.SKIPPED, Verdict.MISSED, Verdict.LATE, Verdict.EXPIRED, Verdict.UNCLAIMED}
+NOT_STARTED = {Verdict.SKIPPED, Verdict.MISSED, Verdict.LATE, Verdict.EXPIRED, Verdict.UNCLAIMED}
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +36,8 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
 
     leaders: list[Leader]
     running: list[Run]
-    refused: list[Run]
+    told_no: list[Refusal]
+    not_started: list[Run]
     config: list[ConfigEntry]
     locks: list[Lock]
     locks_held: int
@@ -51,14 +53,16 @@ def overview(client: "Client", *, stale: bool = False) -> Overview:
         under(keys.prefix("done")), sort_target="MOD", sort_order="DESCEND", limit=int64(LOOKED_THROUGH)
     )
     prefixes = ("locks", "active", "open", "running", "elections", "config")
-    snapshot = read(client, [*(under(keys.prefix(each)) for each in prefixes), latest], stale=stale)
-    contended, active, opened, running, elections, config, done = snapshot.ranges
+    asked = [*(under(keys.prefix(each)) for each in prefixes), latest, latest_refusals(keys, LOOKED_THROUGH)]
+    snapshot = read(client, asked, stale=stale)
+    contended, active, opened, running, elections, config, done, refused = snapshot.ranges
     locks = held_locks(keys, contended, active)
     ended = [ended_run(keys, kv) for kv in done]
     return Overview(
         leaders=with_leases(client, election_leaders(keys, elections), stale),
         running=open_runs(keys, opened, running, active)[:SHOWN],
-        refused=[run for run in ended if run.verdict in REFUSALS][:SHOWN],
+        told_no=told_no(refused)[:SHOWN],
+        not_started=[run for run in ended if run.verdict in NOT_STARTED][:SHOWN],
         config=[config_entry(keys, kv) for kv in config],
         locks=with_leases(client, locks[:SHOWN], stale),
         locks_held=len(locks),

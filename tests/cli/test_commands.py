@@ -13,7 +13,7 @@ from click.testing import Result
 from jobguard import Client
 from jobguard.records import Audit, Keys, Verdict, decode
 from jobguard_webui import create_app
-from tests.faces import done, ended, queue, run_of
+from tests.faces import done, ended, occurrence, queue, run_of, told_no
 
 Run = Callable[..., Result]
 
@@ -32,10 +32,11 @@ def test_json_is_the_body_of_the_api(client: Client, run: Run) -> None:
     value = '{"host":"beat-1","pid":7,"since":"2026-11-24T02:00:00Z"}'
     client.put(client.key("elections", "beat", f"{lease:x}", "x"), value, lease)
     client.put(client.key("config", "digest", "batch"), "500")
-    run_of(client, "digest", lease=lease)
+    told_no(client, run_of(client, "digest", lease=lease))
     ended(client, done("report", 30, Verdict.LATE, "nobody came"))
     for command, path in (
         ("runs list", "runs"),
+        ("runs refusals", "refusals"),
         ("config get", "config"),
         ("leaders", "leaders"),
         ("locks list", "locks"),
@@ -58,6 +59,15 @@ def test_runs_tell_why(client: Client, run: Run) -> None:
     assert "cleanup" not in out
 
 
+def test_refusals_tell_who_was_told_no_and_who_holds_it(client: Client, run: Run) -> None:
+    told_no(client, occurrence("report"))
+    told_no(client, occurrence("cleanup"), slot=1)
+    heads, row = run("runs", "refusals", "--job", "report").stdout.splitlines()
+    assert heads.split() == ["JOB", "DUE", "TOLD", "NO", "AT", "WHY"]
+    assert row.startswith("report ")
+    assert "celery@w2 pid 99 was told no for attempt 1: already running on worker-1 pid 4242" in row
+
+
 def test_a_long_list_says_how_to_go_on_without_disturbing_the_data(client: Client, run: Run) -> None:
     ended(client, done("a", 10), done("a", 20))
     first = run("runs", "list", "--limit", "1")
@@ -73,6 +83,7 @@ def test_nothing_to_show_is_said_on_stderr(run: Run) -> None:
         ("locks list", "Nothing is held."),
         ("leaders", "Nobody leads."),
         ("runs list", "No runs."),
+        ("runs refusals", "Nobody was told no lately."),
     ):
         answer = run(*command.split())
         assert (answer.exit_code, answer.stdout, answer.stderr.strip()) == (0, "", said)

@@ -239,7 +239,7 @@ def test_the_first_delivery_runs_and_the_second_is_told_where(world: World) -> N
     assert (active.create_revision, active.lease) == (claimed.token, world.lease)
     refused = world.refused("n2")
     assert refused.reason is Refusal.RUNNING
-    assert refused.text == "already running on h1 pid 7"
+    assert (refused.text, refused.token) == ("already running on h1 pid 7", claimed.token)
 
 
 def test_a_claim_whose_answer_was_lost_is_recognised(world: World) -> None:
@@ -250,9 +250,10 @@ def test_a_claim_whose_answer_was_lost_is_recognised(world: World) -> None:
 
 def test_a_claim_that_won_and_lost_its_lease_meanwhile_is_not_a_claim(world: World) -> None:
     world.plan()
-    world.claimed("n1")
+    claimed = world.claimed("n1")
     world.client.delete(world.keys.active(world.occurrence))
-    assert world.refused("n1").reason is Refusal.CLAIMED
+    refused = world.refused("n1")
+    assert (refused.reason, refused.token) == (Refusal.CLAIMED, claimed.token)
 
 
 def test_what_was_never_planned_does_not_run(world: World) -> None:
@@ -299,9 +300,9 @@ def test_attempt_one_is_not_attempt_ten(world: World) -> None:
 def test_another_occurrence_of_the_job_is_refused_and_told_who_runs(world: World) -> None:
     world.plan(0)
     world.plan(1)
-    world.claimed("n1", minute=0)
+    claimed = world.claimed("n1", minute=0)
     refused = world.refused("n2", minute=1)
-    assert refused.reason is Refusal.OVERLAP
+    assert (refused.reason, refused.token) == (Refusal.OVERLAP, claimed.token)
     assert refused.text == "2026-11-24T02:00:00Z is running on h1 pid 7 since 2026-11-24T02:00:00Z"
 
 

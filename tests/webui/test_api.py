@@ -4,7 +4,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from jobguard import Client
-from tests.faces import done, ended, queue
+from tests.faces import done, ended, occurrence, queue, run_of, told_no
 
 
 def test_a_lock_in_full(client: Client, api: FlaskClient) -> None:
@@ -57,6 +57,46 @@ def test_cluster_leaders_and_config(client: Client, api: FlaskClient) -> None:
     assert (leader["election"], leader["host"], leader["candidates"]) == ("beat", "beat-1", 1)
     (entry,) = api.get("/api/v1/config").json["items"]
     assert (entry["key"], entry["value"]) == ("digest/batch", 500)
+
+
+def test_a_refusal_says_who_was_told_no_and_who_holds_it(client: Client, api: FlaskClient) -> None:
+    told_no(client, run := run_of(client, "digest", lease=client.grant(30).id))
+    listed = api.get("/api/v1/refusals").json
+    assert set(listed) == {"items", "next_cursor", "revision", "stale"}
+    (refusal,) = listed["items"]
+    wanted = {"job": "digest", "attempt": 1, "task_id": "4711", "reason": "running"}
+    assert {name: refusal[name] for name in wanted} == wanted
+    assert (refusal["host"], refusal["pid"], refusal["worker"]) == ("worker-2", 99, "celery@w2")
+    holder = refusal["holder"]
+    assert (holder["host"], holder["pid"], holder["fencing_token"]) == ("worker-1", 4242, 77)
+    assert refusal["why"] == (
+        "celery@w2 pid 99 was told no for attempt 1: "
+        "already running on worker-1 pid 4242 (celery@w1, token 77)."
+    )
+    whole = api.get(f"/api/v1/runs/{refusal['run_id']}").json
+    assert (whole["job"], whole["refusals"]) == (run.job, [refusal])
+
+
+def test_refusals_by_job_run_and_page_the_latest_first(client: Client, api: FlaskClient) -> None:
+    for slot in range(5):
+        told_no(client, occurrence("ab"[slot % 2], 60 * slot), slot=slot, seconds_ago=10 - slot)
+    first = api.get("/api/v1/refusals?limit=3").json
+    second = api.get("/api/v1/refusals", query_string={"limit": 3, "cursor": first["next_cursor"]}).json
+    found = first["items"] + second["items"]
+    assert [each["job"] for each in found] == ["a", "b", "a", "b", "a"]
+    assert [each["refused_at"] for each in found] == sorted((e["refused_at"] for e in found), reverse=True)
+    assert second["next_cursor"] is None
+    assert [each["job"] for each in api.get("/api/v1/refusals?job=b").json["items"]] == ["b", "b"]
+    (one,) = api.get(f"/api/v1/refusals?run={found[0]['run_id']}").json["items"]
+    assert one == found[0]
+    assert api.get("/api/v1/refusals?job=c").json["items"] == []
+
+
+def test_one_that_nobody_stands_in_the_way_of_has_no_holder(client: Client, api: FlaskClient) -> None:
+    told_no(client, occurrence("digest"), token=0)
+    (refusal,) = api.get("/api/v1/refusals").json["items"]
+    assert refusal["holder"] is None
+    assert "token" not in refusal["why"]
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=501", "limit=x", "verdict=nonsense"])

@@ -6,7 +6,7 @@ from flask.testing import FlaskClient
 from jobguard import Client
 from jobguard.observe import BadCursor, runs
 from jobguard.records import Keys, Open, Verdict
-from tests.faces import NOW, done, ended, occurrence, put, queue, run_of
+from tests.faces import NOW, done, ended, occurrence, put, queue, run_of, told_no
 
 EVIL = "<script>alert('job')</script>/../ü?#%41"
 
@@ -16,7 +16,7 @@ def test_the_overview_answers_the_three_questions(client: Client, pages: FlaskCl
     for number, host in enumerate(("beat-1", "beat-2")):
         value = f'{{"host":"{host}","pid":{number},"since":"2026-11-24T02:00:00Z","kind":"election"}}'
         client.put(client.key("elections", "beat", f"{lease:x}", host), value, lease)
-    run_of(client, "digest", lease=lease)
+    told_no(client, run_of(client, "digest", lease=lease))
     ended(client, done("report", 60, Verdict.SKIPPED, "another run is on worker-9 pid 9"))
     client.put(client.key("config", "digest", "sender"), '"news@example.org"')
     client.put(client.key("config", "smtp", "password"), '"hunter2"')
@@ -24,6 +24,7 @@ def test_the_overview_answers_the_three_questions(client: Client, pages: FlaskCl
     for told in ("beat-1", "beat-2", "Standing by", "celery@w1", "digest", "running", "4242"):
         assert told in page
     assert "another run is on worker-9 pid 9" in page
+    assert "celery@w2 pid 99 was told no for attempt 1: already running on worker-1 pid 4242" in page
     assert "news@example.org" in page
     assert "hunter2" not in page
     assert "1 of 1 node answers" in page
@@ -59,6 +60,7 @@ def test_names_may_hold_anything(client: Client, pages: FlaskClient, api: FlaskC
         assert lock["name"] == EVIL
         assert api.get(f"/api/v1/locks/{lock['id']}").json["name"] == EVIL
         ended(client, done(EVIL, 5, Verdict.FAILED, EVIL))
+        told_no(client, occurrence(EVIL, 5))
         (run,) = api.get("/api/v1/runs", query_string={"job": EVIL}).json["items"]
         for path in ("/", "/locks/", "/runs/", f"/locks/{lock['id']}", f"/runs/{run['id']}"):
             page = pages.get(path)
@@ -74,6 +76,18 @@ def test_a_run_shows_its_attempts_and_why(client: Client, pages: FlaskClient, ap
     assert "celery@w1 pid 4242 runs attempt 2" in page
     whole = api.get(f"/api/v1/runs/{run['id']}").json
     assert [(one["attempt"], one["host"]) for one in whole["history"]] == [(2, "worker-1")]
+
+
+def test_a_run_shows_the_deliveries_of_it_that_were_told_no(
+    client: Client, pages: FlaskClient, api: FlaskClient
+) -> None:
+    run_of(client, "digest", lease=client.grant(30).id)
+    (run,) = api.get("/api/v1/runs").json["items"]
+    assert "Told no" not in pages.get(f"/runs/{run['id']}").text
+    told_no(client, occurrence("digest", 5))
+    told_no(client, occurrence("another"), slot=1)
+    page = pages.get(f"/runs/{run['id']}").text
+    assert page.count("was told no for attempt 1") == 1
 
 
 def test_a_run_whose_worker_lost_its_lease_is_not_called_running(client: Client, api: FlaskClient) -> None:

@@ -5,8 +5,8 @@ Place in the house   app -> api -> jobguard.observe, jobguard.operate
 
 from flask import Blueprint
 
-from jobguard_webui.api import cluster, locks, runs
+from jobguard_webui.api import cluster, locks, refusals, runs
 
 bp = Blueprint("api", __name__, url_prefix="/api/v1")
-for noun in (locks, runs, cluster):
+for noun in (locks, runs, refusals, cluster):
     bp.register_blueprint(noun.bp)
