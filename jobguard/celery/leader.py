@@ -12,9 +12,10 @@ be out twice, which the claim makes harmless.
 
 import heapq
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from typing import TypeVar
 
@@ -23,16 +24,19 @@ from celery.utils.log import get_logger
 from jobguard import planning
 from jobguard.celery.entries import Job, ended, occurrence_text
 from jobguard.client import Client
+from jobguard.errors import OutcomeUnknown, Unavailable
 from jobguard.records import Cursor, Done, Keys, Open, Schedule, Verdict
 from jobguard.schedule import Due, due
-from jobguard.steps import Deposed, Fence, Seen, Transaction, Written, seen
+from jobguard.steps import Deposed, Fence, Seen, Transaction, Written, see, seen
+from jobguard.wire import KeyValue
 
 logger = get_logger("jobguard.beat")
 
 T = TypeVar("T")
 
-_AFTER_FAILURE = timedelta(seconds=30)
+AFTER_FAILURE = timedelta(seconds=30)
 _WITHOUT_BROKER = timedelta(seconds=5)
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 class Sent(Enum):
@@ -49,6 +53,20 @@ class Stale(Exception):
     """The store holds something else than we remember: read it again before the next step."""
 
 
+@contextmanager
+def apart(what: str) -> Iterator[None]:
+    """One job's trouble (a record of a newer version, a refusal, a bug) stays its own: the others go on.
+
+    What concerns the whole term passes through.
+    """
+    try:
+        yield
+    except (LeadLost, Stale, Unavailable, OutcomeUnknown):
+        raise
+    except Exception:
+        logger.exception("jobguard: %s is set aside for %d s", what, AFTER_FAILURE.total_seconds())
+
+
 @dataclass
 class Leader:
     """A term. `publish` hands a message to the broker and says how that went."""
@@ -63,8 +81,9 @@ class Leader:
     nonce: str = field(default_factory=lambda: secrets.token_hex(8))
     _attempted: set["Attempt"] = field(default_factory=set)
     _paused: dict["Attempt", datetime] = field(default_factory=dict)
+    _broker_away_until: datetime = _LONG_AGO
+    _found: dict[str, tuple[KeyValue | None, KeyValue | None]] = field(default_factory=dict)
     _cursors: dict[str, Seen[Cursor]] = field(default_factory=dict)
-    _schedules: dict[str, Seen[Schedule]] = field(default_factory=dict)
     _next: list[tuple[datetime, str]] = field(default_factory=list)
 
     def send(self, step: Transaction[T]) -> T:
@@ -79,29 +98,38 @@ class Leader:
     def begin(self) -> None:
         """Read where the last leader stood, and put the definitions that differ in force from now on."""
         now = self.clock()
-        schedules = self.client.prefix(self.keys.prefix("schedules")).kvs
-        cursors = self.client.prefix(self.keys.prefix("cursors")).kvs
-        self._schedules = {self.keys.parts(kv.key)[1]: seen(kv, Schedule) for kv in schedules}
-        self._cursors = {self.keys.parts(kv.key)[1]: seen(kv, Cursor) for kv in cursors}
-        for name, job in self.jobs.items():
-            self._install(name, job, now)
-        for name in self._schedules.keys() - self.jobs.keys():
-            self._withdraw(name)
-        self._next = [
-            (first, name)
-            for name, job in self.jobs.items()
-            if name in self._cursors
-            and (first := next(job.times.after(self._cursors[name].record.nominal), None))
-        ]
+        schedules, cursors = self._stored("schedules"), self._stored("cursors")
+        self._found = {name: (schedules.get(name), cursors.get(name)) for name in self.jobs}
+        self._cursors = {}
+        self._next = [(again, name) for name in self.jobs if (again := self._apart(name, self._install, now))]
         heapq.heapify(self._next)
+        for name in schedules.keys() - self.jobs.keys():
+            with apart(f"{name}, which is no entry of this beat,"):
+                self._withdraw(name, seen(schedules[name], Schedule))
 
-    def _install(self, name: str, job: Job, now: datetime) -> None:
-        old, cursor = self._schedules.get(name), self._cursors.get(name)
+    def _stored(self, part: str) -> dict[str, KeyValue]:
+        return {self.keys.parts(kv.key)[1]: kv for kv in self.client.prefix(self.keys.prefix(part)).kvs}
+
+    def _apart(self, name: str, do: Callable[[str, datetime], None], now: datetime) -> datetime | None:
+        """A step for one job; when its next one is due, None if never."""
+        with apart(name):
+            do(name, now)
+            cursor = self._cursors.get(name)
+            return next(self.jobs[name].times.after(cursor.record.nominal), None) if cursor else None
+        return now + AFTER_FAILURE
+
+    def _install(self, name: str, now: datetime) -> None:
+        """Our definition in force, and the cursor to plan from; no cursor if it is left to newer code."""
+        job, (schedule_kv, cursor_kv) = self.jobs[name], self._found[name]
+        old, cursor = see(schedule_kv, Schedule), see(cursor_kv, Cursor)
+        newer = old is not None and old.record.version > self.version
         if old and cursor and old.record.fingerprint == job.times.fingerprint:
-            new = job.definition(old.record.since, max(self.version, old.record.version))
-            start = cursor.record.nominal
-        elif old and old.record.version > self.version:
-            self._cursors.pop(name, None)
+            new = old.record if newer else job.definition(old.record.since, self.version)
+            following = Cursor(nominal=cursor.record.nominal, nonce=secrets.token_hex(8))
+            if old.record == new:
+                self._cursors[name] = cursor
+                return
+        elif old and newer:
             logger.warning(
                 "jobguard: %s was installed by newer code (version %d, this beat has %d) and is left to it",
                 *(name, old.record.version, self.version),
@@ -110,9 +138,7 @@ class Leader:
         else:
             new = job.definition(now, self.version)
             start = max(cursor.record.nominal, now) if cursor else now
-        if old and old.record == new:
-            return
-        following = Cursor(nominal=start, nonce=secrets.token_hex(8))
+            following = Cursor(nominal=start, nonce=secrets.token_hex(8))
         mods = (each.mod_revision if each else 0 for each in (old, cursor))
         outcome = self.send(planning.install(self.keys, self.fence, new, next(mods), following, next(mods)))
         if not isinstance(outcome, Written):
@@ -120,8 +146,7 @@ class Leader:
         self._cursors[name] = Seen(following, outcome.revision)
         logger.info("jobguard: %s is planned %s, task %s", name, job.times.text, job.task)
 
-    def _withdraw(self, name: str) -> None:
-        old = self._schedules[name]
+    def _withdraw(self, name: str, old: Seen[Schedule]) -> None:
         if old.record.version <= self.version:
             self.send(planning.withdraw(self.keys, self.fence, name, old.mod_revision))
             logger.info("jobguard: %s is no beat entry any more and is no longer planned", name)
@@ -132,18 +157,22 @@ class Leader:
         """Plan and publish what is due by now; gives the next time something will be."""
         while self._next and self._next[0][0] <= (now := self.clock()):
             name = self._next[0][1]
-            self._plan(name, now)
-            following = next(self.jobs[name].times.after(self._cursors[name].record.nominal), None)
-            if following is None:
+            again = self._apart(name, self._plan, now)
+            if again is None:
                 heapq.heappop(self._next)
             else:
-                heapq.heapreplace(self._next, (following, name))
+                heapq.heapreplace(self._next, (again, name))
         return self._next[0][0] if self._next else None
 
     def _plan(self, name: str, now: datetime) -> None:
-        job, cursor = self.jobs[name], self._cursors[name]
+        if name not in self._cursors:  # it had been set aside
+            self._install(name, now)
+        job, cursor = self.jobs[name], self._cursors.get(name)
+        if cursor is None:
+            return
         found = due(job.times, cursor.record.nominal, now, catch_up=job.policy.catch_up)
-        assert found.upto is not None, "the heap said so"
+        if found.upto is None:
+            return
         opens, dones = self._divided(job, found, now)
         following = Cursor(nominal=found.upto, nonce=secrets.token_hex(8))
         outcome = self.send(
@@ -184,7 +213,7 @@ class Leader:
     def publish_planned(self, planned: Seen[Open]) -> None:
         """Hand (n, r) to the broker and note it. A failure is left to the upkeep, which finds it unnoted."""
         record, attempt = planned.record, _attempt(planned.record)
-        if self._paused.get(attempt, record.nominal) > self.clock():
+        if max(self._paused.get(attempt, _LONG_AGO), self._broker_away_until) > self.clock():
             return
         sent = self.publish(record)
         if sent is Sent.YES:
@@ -192,9 +221,9 @@ class Leader:
             self.send(planning.mark_published(self.keys, self.fence, planned, self.clock()))
         elif sent is Sent.MAYBE:
             self._attempted.add(attempt)
-            self._paused[attempt] = self.clock() + _AFTER_FAILURE
+            self._paused[attempt] = self.clock() + AFTER_FAILURE
         else:
-            self._paused[attempt] = self.clock() + _WITHOUT_BROKER
+            self._broker_away_until = self.clock() + _WITHOUT_BROKER  # each try may take seconds
 
     def maybe_sent(self, record: Open) -> bool:
         """Whether a message of (n, r) may be out: by our own doing, or by that of a leader before us."""

@@ -7,22 +7,26 @@ Never                acts on what it read before without comparing it: workers g
 """
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 import msgspec
 from celery.utils.log import get_logger
 
 from jobguard import planning
 from jobguard.celery.entries import ended, occurrence_text
-from jobguard.celery.leader import Leader
+from jobguard.celery.leader import AFTER_FAILURE, Leader, apart
 from jobguard.celery.workers import Fleet
-from jobguard.records import Active, Attempt, Occurrence, Open, Verdict, decode
+from jobguard.records import Active, Attempt, Occurrence, Open, Record, Verdict
 from jobguard.recovery import AskWorkers, End, Publish, Rerun, Step, Wait, decide
 from jobguard.steps import Seen, Written, first, get, get_prefix, kvs, see, seen
+from jobguard.wire import KeyValue
 
 logger = get_logger("jobguard.beat")
+
+R = TypeVar("R", bound=Record)
 
 HISTORY_COUNT = 1000
 """Verdicts kept per job."""
@@ -36,8 +40,8 @@ class Sight:
     """What is open, of one revision."""
 
     opened: dict[Occurrence, Seen[Open]]
-    running: dict[Occurrence, Active]  # the last claim of each, alive or not
-    active: dict[Occurrence, Active]
+    running: dict[Occurrence, Seen[Active]]  # the last claim of each, alive or not
+    active: dict[Occurrence, Seen[Active]]
 
     def busy(self, occurrence: Occurrence) -> bool:
         """Whether another occurrence of the job runs, or an earlier one is still to come."""
@@ -47,10 +51,10 @@ class Sight:
 
     def maybe_lost(self, occurrence: Occurrence) -> bool:
         """Claimed at its present (n, r), and not active."""
-        claim, record = self.running.get(occurrence), self.opened[occurrence].record
-        return (
-            claim is not None and (claim.n, claim.r) == (record.n, record.r) and occurrence not in self.active
-        )
+        claim, opened = self.running.get(occurrence), self.opened[occurrence].record
+        if claim is None or occurrence in self.active:
+            return False
+        return (claim.record.n, claim.record.r) == (opened.n, opened.r)
 
 
 @dataclass
@@ -59,34 +63,73 @@ class Upkeep:
     fleet: Fleet
     _trim_turn: Iterator[str] = field(default_factory=lambda: iter(()))
     _named: set[str] = field(default_factory=set)
+    _aside: dict[Occurrence, datetime] = field(default_factory=dict)
 
     def round(self) -> None:
         """Look at everything open once, and do what it needs."""
-        sight = self._look()
+        sight, now = self._look(), self.leader.clock()
         self.leader.keep_only(opened.record for opened in sight.opened.values())
-        for occurrence, opened in sight.opened.items():
-            attempt = self._attempt(opened.record) if sight.maybe_lost(occurrence) else None
-            step = decide(
-                opened.record,
-                active=sight.active.get(occurrence),
-                attempt=attempt,
-                busy=opened.record.overlap == "wait" and sight.busy(occurrence),
-                maybe_sent=self.leader.maybe_sent(opened.record),
-                workers=self.fleet.state,
-                now=self.leader.clock(),
-            )
-            self._do(step, opened, attempt)
-        self._trim()
+        self._aside = {each: until for each, until in self._aside.items() if until > now}
+        for occurrence in sight.opened:
+            if occurrence not in self._aside and not self._mend(occurrence, sight):
+                self._aside[occurrence] = now + AFTER_FAILURE
+        with apart("the history"):
+            self._trim()
+
+    def _mend(self, occurrence: Occurrence, sight: Sight) -> bool:
+        """What one occurrence needs; False if that cannot be done."""
+        with apart(occurrence_text(occurrence)):
+            self._take_step(occurrence, sight)
+            return True
+        return False
+
+    def _take_step(self, occurrence: Occurrence, sight: Sight) -> None:
+        opened, active = sight.opened[occurrence], sight.active.get(occurrence)
+        attempt = self._attempt(opened.record) if sight.maybe_lost(occurrence) else None
+        step = decide(
+            opened.record,
+            active=active.record if active else None,
+            attempt=attempt,
+            busy=opened.record.overlap == "wait" and sight.busy(occurrence),
+            maybe_sent=self.leader.maybe_sent(opened.record),
+            workers=self.fleet.state,
+            now=self.leader.clock(),
+        )
+        self._do(step, opened, attempt)
 
     def _look(self) -> Sight:
         keys = self.leader.keys
         prefixes = [keys.prefix(part) for part in ("open", "running", "active")]
         answer = self.leader.client.txn(success=[get_prefix(prefix) for prefix in prefixes])
-        return Sight(
-            {keys.occurrence(kv.key): seen(kv, Open) for kv in kvs(answer, 0)},
-            {keys.occurrence(kv.key): decode(kv.value, Active) for kv in kvs(answer, 1)},
-            {keys.occurrence(kv.key): decode(kv.value, Active) for kv in kvs(answer, 2)},
-        )
+        left: set[Occurrence] = set()
+        opened = self._readable(kvs(answer, 0), Open, left)
+        running = self._readable(kvs(answer, 1), Active, left)
+        active = self._readable(kvs(answer, 2), Active, left)
+        return Sight({each: opened[each] for each in opened.keys() - left}, running, active)
+
+    def _readable(
+        self, found: Iterable[KeyValue], kind: type[R], left: set[Occurrence]
+    ) -> dict[Occurrence, Seen[R]]:
+        """The records this code understands; an occurrence with one that it does not is `left` alone."""
+        records = {}
+        for kv in found:
+            key = kv.key.decode(errors="replace")
+            try:
+                occurrence = self.leader.keys.occurrence(kv.key)
+            except ValueError:
+                self._warn_once(key, f"jobguard: {key} is no key of ours and is left alone")
+                continue
+            try:
+                records[occurrence] = seen(kv, kind)
+            except msgspec.DecodeError as error:
+                self._warn_once(key, f"jobguard: {key} is left alone; has newer code written it? {error}")
+                left.add(occurrence)
+        return records
+
+    def _warn_once(self, about: str, text: str) -> None:
+        if about not in self._named:
+            self._named.add(about)
+            logger.warning("%s", text)
 
     def _attempt(self, record: Open) -> Attempt | None:
         key = self.leader.keys.attempt(record.occurrence, record.n, record.r)
@@ -135,9 +178,7 @@ class Upkeep:
         record = opened.record
         if record.job in self.leader.jobs:
             return True
-        if record.job not in self._named:
-            self._named.add(record.job)
-            logger.warning("jobguard: %s is open, but is no entry of this beat", record.job)
+        self._warn_once(record.job, f"jobguard: {record.job} is open, but is no entry of this beat")
         if self.leader.clock() - record.nominal > _FORGOTTEN_AFTER:
             self._end(opened, None, Verdict.EXPIRED, "its job is no beat entry any more")
         return False

@@ -58,6 +58,7 @@ class Stage:
     keys: Keys
     now: datetime = START
     sent: list[tuple[str, int, int]] = field(default_factory=list)  # nominal time, n, r
+    tried: list[str] = field(default_factory=list)  # jobs, whatever came of it
     broker: Sent = Sent.YES
     fleet: Fleet = field(default_factory=Fleet)
     terms: Iterator[int] = field(default_factory=itertools.count)
@@ -73,6 +74,7 @@ class Stage:
         return leader
 
     def _publish(self, record: Open) -> Sent:
+        self.tried.append(record.job)
         if self.broker is not Sent.NO:
             self.sent.append((f"{record.nominal:%H:%M:%S}", record.n, record.r))
         return self.broker
@@ -97,8 +99,8 @@ class Stage:
 
     # --- a worker ---
 
-    def claim(self, minute: int, n: int = 1, r: int = 0) -> Claimed:
-        occurrence = Occurrence("work", START + timedelta(minutes=minute))
+    def claim(self, minute: int, n: int = 1, r: int = 0, job: str = "work") -> Claimed:
+        occurrence = Occurrence(job, START + timedelta(minutes=minute))
         attempt = Attempt(n=n, r=r, host="h1", pid=7, nonce=f"{minute}/{n}/{r}", since=self.now)
         step = runs.claim(self.keys, occurrence, attempt, lease=0)
         outcome = step.read(self.client.txn(step.compare, step.success, step.failure))
@@ -111,9 +113,9 @@ class Stage:
         step = runs.retry(self.keys, claimed.open, token=claimed.token, attempt=attempt, eta=eta)
         self.client.txn(step.compare, step.success, step.failure)
 
-    def lapse(self, minute: int) -> None:
+    def lapse(self, minute: int, job: str = "work") -> None:
         """The worker's lease ends."""
-        self.client.delete(self.keys.active(Occurrence("work", START + timedelta(minutes=minute))))
+        self.client.delete(self.keys.active(Occurrence(job, START + timedelta(minutes=minute))))
 
 
 @pytest.fixture
@@ -218,6 +220,104 @@ def test_someone_elses_cursor_makes_a_leader_read_again(stage: Stage) -> None:
     assert stage.sent == [("02:01:00", 1, 0)]
 
 
+# --- one bad job among good ones ---
+
+
+@dataclass(frozen=True)
+class BadJob(Job):
+    """Its first occurrence cannot even be written down."""
+
+    def opened(self, nominal: datetime, now: datetime, *, several: bool, planner: str) -> Open:
+        if nominal <= START + timedelta(minutes=1):
+            raise ValueError("a poisonous schedule")
+        return super().opened(nominal, now, several=several, planner=planner)
+
+
+def bad(name: str) -> Job:
+    return BadJob(name, "t", Every(timedelta(seconds=60)), policy_of({}, name), 0)
+
+
+def test_a_job_that_cannot_be_planned_stops_no_other_and_is_tried_again(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    leader = stage.term(bad("a"), job("work"))
+    stage.at(60)
+    leader.plan_due()
+    leader.plan_due()
+    assert stage.tried == ["work"]
+    assert caplog.text.count("jobguard: a is set aside for 30 s") == 1
+    stage.at(120)
+    leader.plan_due()
+    assert stage.tried == ["work", "a", "work"]
+    assert [each.verdict for each in stage.done("a")] == [Verdict.MISSED]
+
+
+@pytest.mark.parametrize("part", ["schedules", "cursors"])
+def test_a_definition_from_a_newer_version_is_left_alone_and_stops_no_other(stage: Stage, part: str) -> None:
+    stage.term(job("a"), job("work"))
+    unknown = stage.client.put(stage.keys.key(part, "a"), b'{"v":2}')
+    leader = stage.term(job("a"), job("work"))
+    stage.at(60)
+    leader.plan_due()
+    assert stage.tried == ["work"]
+    kv = stage.client.get(stage.keys.key(part, "a"))
+    assert kv
+    assert kv.mod_revision == unknown.revision
+
+
+@pytest.mark.parametrize("part", ["open", "running", "active"])
+def test_a_record_from_a_newer_version_is_left_alone_and_stops_no_other(stage: Stage, part: str) -> None:
+    leader = stage.term(job("a", reruns=3), job("work", reruns=3))
+    stage.at(60)
+    leader.plan_due()
+    for name in ("a", "work"):
+        stage.claim(1, job=name)
+        stage.lapse(1, job=name)
+    stage.client.put(stage.keys.key(part, "a", "2026-11-24T02:01:00Z"), b'{"v":2}')
+    stage.client.put(stage.keys.key(part, "a", "no time"), b"{}")
+    stage.upkeep(leader)
+    stage.upkeep(leader)
+    assert stage.tried == ["a", "work", "work"]
+
+
+def test_an_occurrence_that_cannot_be_mended_stops_no_other(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    leader = stage.term(job("a"), job("work"))
+    stage.broker = Sent.NO
+    stage.at(60)
+    leader.plan_due()
+    stage.broker = Sent.YES
+    stage.at(66)
+
+    def publish(record: Open) -> Sent:
+        if record.job == "a":
+            raise ValueError("kwargs that nobody can encode")
+        return stage._publish(record)
+
+    monkeypatch.setattr(leader, "publish", publish)
+    upkeep = Upkeep(leader, stage.fleet)  # type: ignore[arg-type]
+    for _ in range(3):
+        upkeep.round()
+    assert stage.sent == [("02:01:00", 1, 0)]
+    assert caplog.text.count("jobguard: a of 2026-11-24T02:01:00Z is set aside for 30 s") == 1
+
+
+def test_a_broker_that_is_away_is_not_asked_once_per_job(stage: Stage) -> None:
+    """Each try may take seconds, and while it does nobody plans."""
+    leader = stage.term(job("a"), job("b"), job("work"))
+    stage.broker = Sent.NO
+    stage.at(60)
+    leader.plan_due()
+    stage.upkeep(leader)
+    assert len(stage.tried) == 1
+    assert len(stage.open("a") + stage.open("b") + stage.open("work")) == 3
+    stage.broker = Sent.YES
+    stage.at(66)
+    stage.upkeep(leader)
+    assert stage.sent == [("02:01:00", 1, 0)] * 3
+
+
 # --- definitions ---
 
 
@@ -263,8 +363,18 @@ def test_older_code_leaves_alone_what_newer_code_installed(stage: Stage) -> None
     installed = stage.schedule()
     assert installed
     assert (installed.version, installed.text) == (7, "every 60 s")
-    stage.term(job(every_s=60), version=6).plan_due()  # the same definition: no harm in planning it
+    stage.term(job(every_s=60), version=6).plan_due()  # the same times: no harm in planning it
     assert stage.sent == [("02:01:00", 1, 0)]
+
+
+def test_older_code_plans_equal_times_and_still_overwrites_nothing(stage: Stage) -> None:
+    stage.term(job(overlap="allow"), version=7)
+    stage.at(60)
+    stage.term(job(), version=6).plan_due()
+    assert stage.sent == [("02:01:00", 1, 0)]
+    installed = stage.schedule()
+    assert installed
+    assert (installed.version, installed.policy["overlap"]) == (7, "allow")
 
 
 def test_a_job_that_left_the_schedule_is_not_planned_and_may_come_back(stage: Stage) -> None:
