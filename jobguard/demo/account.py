@@ -18,7 +18,7 @@ import msgspec
 from jobguard.client import Client
 from jobguard.demo.stage import Stage
 from jobguard.errors import JobguardError
-from jobguard.records import Active, Attempt, Done, Keys, Occurrence, Open, decode
+from jobguard.records import Active, Attempt, Done, Keys, Occurrence, Open, ToldNo, decode
 from jobguard.watch import Watch
 from jobguard.wire import Event, KeyValue
 
@@ -86,6 +86,8 @@ class Account:
                 return attempted(self._keys, event.kv)
             case "done":
                 return ended(decode(event.kv.value, Done))
+            case "refusals":
+                return refused(decode(event.kv.value, ToldNo))
             case "elections":
                 return f"{parts[1]} election: {self._who(event.kv.value)} is a candidate"
             case "config":
@@ -94,9 +96,8 @@ class Account:
                 return None
 
     def _claimed(self, active: Active, kv: KeyValue) -> str:
-        who = active.worker.partition("@")[0] or active.host
         return (
-            f"{name(self._keys, kv)}  claimed by {who} (pid {active.pid}), "
+            f"{name(self._keys, kv)}  claimed by {short(active.worker)} (pid {active.pid}), "
             f"attempt {active.n}, token {kv.create_revision}"
         )
 
@@ -127,8 +128,17 @@ def attempted(keys: Keys, kv: KeyValue) -> str | None:
     return f"{name(keys, kv)}  attempt {attempt.n}: {attempt.outcome}" if attempt.outcome else None
 
 
+def refused(told: ToldNo) -> str:
+    return f"{title(told.occurrence)}  {short(told.worker)} (pid {told.pid}) was told no: {told.text}"
+
+
+def short(worker: str) -> str:
+    """The worker of a node name, without its host: all of it happens on one."""
+    return worker.partition("@")[0]
+
+
 def ended(done: Done) -> str:
     seconds = f" in {(done.finished - done.started).total_seconds():.1f} s" if done.started else ""
-    who = f" on {done.worker.partition('@')[0]}" if done.worker else ""
+    who = f" on {short(done.worker)}" if done.worker else ""
     reason = f": {done.reason}" if done.reason else ""
     return f"{title(done.occurrence)}  {done.verdict}{who}{seconds}, attempt {done.n}{reason}"

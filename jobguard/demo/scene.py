@@ -1,4 +1,4 @@
-"""The scene: kill the worker in mid-body, the leading beat, the store's leader; then judge by the outbox.
+"""The scene: deliver the digest twice, kill its worker, the leading beat, the store's leader; then judge.
 
 Place in the house   demo.command -> scene -> stage, outbox, the client library
 Takes                a stage on which everything runs
@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
+from celery import Celery
+
+from jobguard import observe
 from jobguard.client import Client
 from jobguard.config import Config
 from jobguard.demo import outbox
@@ -24,7 +27,19 @@ from jobguard.demo.account import Say, title
 from jobguard.demo.app import RECIPIENTS
 from jobguard.demo.stage import BEATS, STORES, WORKERS, Stage, StageError
 from jobguard.errors import JobguardError
-from jobguard.records import Active, Attempt, Cursor, Done, Keys, Occurrence, Verdict, decode
+from jobguard.records import (
+    HEADER,
+    Active,
+    Attempt,
+    Cursor,
+    Done,
+    Keys,
+    Occurrence,
+    Open,
+    Verdict,
+    decode,
+    header,
+)
 
 T = TypeVar("T")
 
@@ -41,10 +56,11 @@ class Line:
     done: Done | None
     attempts: Sequence[Attempt]
     emails: Sequence[outbox.Email]
+    told_no: Sequence[observe.Refusal]
 
     @property
     def fault(self) -> str:
-        """What is wrong with it; empty when it completed once and everyone got one e-mail."""
+        """What is wrong with it; empty when each attempt ran once and everyone got one e-mail."""
         if self.done is None:
             return "no verdict"
         if self.done.verdict is not Verdict.RAN:
@@ -53,6 +69,9 @@ class Line:
         wrong = [
             f"{who} got {got[who]}" for who in {*RECIPIENTS, *got} if got[who] != 1 or who not in RECIPIENTS
         ]
+        bodies = {(email.attempt, email.fencing_token, email.worker) for email in self.emails}
+        ran = Counter(attempt for attempt, _, _ in bodies)
+        wrong += [f"attempt {attempt} ran {times} times" for attempt, times in ran.items() if times > 1]
         return ", ".join(sorted(wrong))
 
 
@@ -71,10 +90,12 @@ class Scene:
         self.say = say
         self.keys = Keys(client.namespace)
         self.killed: str | None = None
+        self.told_no: set[observe.Refusal] = set()  # they go with the worker that was told
 
     def play(self) -> Judgement:
         self.say("act 1: everything runs; the first digest goes out")
         self.digest_after(datetime.min.replace(tzinfo=UTC))
+        self.deliver_it_twice()
         self.kill_the_worker_in_mid_body()
         self.kill_the_leading_beat()
         self.kill_the_store_leader()
@@ -91,8 +112,21 @@ class Scene:
 
     # --- acts ---
 
+    def deliver_it_twice(self) -> None:
+        self.say("act 2: the broker delivers the message of the running digest a second time")
+        occurrence, active = self.until(lambda: deliver_again(self.stage, self.client), "a digest to run")
+
+        def told_no() -> observe.Refusal | None:
+            refusals = observe.refusals(self.client, job=JOB).items
+            return next((each for each in refusals if each.task_id == active.task_id), None)
+
+        refusal = self.until(told_no, "the second delivery to be told no")
+        self.told_no.add(refusal)
+        self.say(f"        {title(occurrence)}: {refusal.why}")
+        self.until(lambda: self.verdict(occurrence), f"{title(occurrence)} to end")
+
     def kill_the_worker_in_mid_body(self) -> None:
-        self.say("act 2: kill -9 the worker that runs the digest, in the middle of its body")
+        self.say("act 3: kill -9 the worker that runs the digest, in the middle of its body")
         occurrence, active = self.until(self.half_sent, "a digest to be half sent")
         worker = self.stage.actor_of(active.pid)
         if worker not in WORKERS:
@@ -107,7 +141,7 @@ class Scene:
         self.revive()
 
     def kill_the_leading_beat(self) -> None:
-        self.say("act 3: kill -9 the leading beat")
+        self.say("act 4: kill -9 the leading beat")
         leader = self.until(self.leading_beat, "a beat to lead")
         killed_at = self.kill(leader, "it led the election")
         follower = self.until(
@@ -119,7 +153,7 @@ class Scene:
         self.revive()
 
     def kill_the_store_leader(self) -> None:
-        self.say("act 4: kill -9 the store's leader")
+        self.say("act 5: kill -9 the store's leader")
         leader = self.until(self.store_leader, "the store to have a leader")
         killed_at = self.kill(leader, "it led the store")
         successor = self.until(self.store_leader, "another node to lead")
@@ -128,7 +162,7 @@ class Scene:
         self.revive()
 
     def change_the_sender(self) -> None:
-        self.say(f"act 5: change the e-mails' sender to {NEW_SENDER}, for all workers, without a restart")
+        self.say(f"act 6: change the e-mails' sender to {NEW_SENDER}, for all workers, without a restart")
         with closing(Config(JOB, client=self.client)) as config:
             config["sender"] = NEW_SENDER
 
@@ -215,6 +249,7 @@ class Scene:
     def judge(self) -> Judgement:
         """Every nominal time from the first planned to the cursor, whether it has a verdict or not."""
         dones = {d.occurrence: d for d in self.records("done", Done)}
+        told_no = self.told_no | set(observe.refusals(self.client, job=JOB, limit=500).items)
         with outbox.reading(self.stage.folder / "outbox.sqlite") as tx:
             emails = outbox.sent(tx)
         occurrences = self.planned(min(dones).nominal)
@@ -226,6 +261,7 @@ class Scene:
                     decode(kv.value, Attempt) for kv in self.client.prefix(self.keys.attempts(occurrence)).kvs
                 ],
                 emails=[email for email in emails if email.occurrence == title(occurrence)],
+                told_no=[no for no in told_no if no.nominal_time == occurrence.nominal],
             )
             for occurrence in occurrences
         ]
@@ -251,9 +287,26 @@ class Scene:
         return [decode(kv.value, record) for kv in self.client.prefix(self.keys.prefix(kind, JOB)).kvs]
 
 
+def deliver_again(stage: Stage, client: Client) -> tuple[Occurrence, Active] | None:
+    """Hand the broker the message of the digest that runs once more, as it would after a lost
+    acknowledgement; which digest that is, or None when none runs.
+    """
+    keys = Keys(client.namespace)
+    for kv in client.prefix(keys.prefix("active", JOB)).kvs:
+        occurrence, active = keys.occurrence(kv.key), decode(kv.value, Active)
+        opened = client.get(keys.open(occurrence))
+        if opened is not None:
+            record = decode(opened.value, Open)
+            told = header(client.namespace, occurrence, active.n, record.overlap)
+            with Celery("again", broker=stage.broker, set_as_current=False) as app:
+                app.send_task(record.task, task_id=active.task_id, headers={HEADER: told})
+            return occurrence, active
+    return None
+
+
 def report(judgement: Judgement) -> str:
     """The table at the end, and the sentence below it."""
-    rows = [("occurrence", "verdict", "attempts by", "tokens", "e-mails")]
+    rows = [("occurrence", "verdict", "attempts by", "tokens", "told no", "e-mails")]
     for line in judgement.lines:
         ran = [f"{a.worker.partition('@')[0]}{f' ({a.outcome})' if a.outcome else ''}" for a in line.attempts]
         tokens = sorted({email.fencing_token for email in line.emails})
@@ -263,10 +316,11 @@ def report(judgement: Judgement) -> str:
                 str(line.done.verdict) if line.done else "none",
                 " then ".join(ran),
                 ", ".join(map(str, tokens)),
+                str(len(line.told_no) or ""),
                 f"{len(line.emails)} of {len(RECIPIENTS)}",
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     table = "\n".join(
         "  ".join(f"{cell:{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows
     )
@@ -274,5 +328,7 @@ def report(judgement: Judgement) -> str:
         return f"{table}\n\nNOT once-only:\n" + "\n".join(f"  {fault}" for fault in judgement.faults)
     count = len(judgement.lines)
     emails = sum(len(line.emails) for line in judgement.lines)
+    refused = sum(len(line.told_no) for line in judgement.lines)
     held = f"Once-only: {count} of {count} occurrences completed once"
-    return f"{table}\n\n{held}, {emails} e-mails, none twice, none missing."
+    told = f"{refused} more {'delivery was' if refused == 1 else 'deliveries were'} told no"
+    return f"{table}\n\n{held}, {emails} e-mails, none twice, none missing; {told}."

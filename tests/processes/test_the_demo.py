@@ -7,9 +7,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+
+from jobguard.demo.app import RECIPIENTS
+from jobguard.demo.outbox import Email
+from jobguard.demo.scene import Line
+from jobguard.records import Done, Occurrence, Verdict
 
 pytestmark = pytest.mark.timeout(300)
 COMMAND = [str(Path(sys.executable).with_name("jobguard")), "demo"]
@@ -33,8 +39,30 @@ def test_the_scene_holds() -> None:
     done = subprocess.run([*COMMAND, "--exit"], capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Once-only:" in done.stdout
-    for act in ("killed worker", "killed beat", "killed store", "both workers have it"):
+    for act in (
+        "was told no for attempt 1: already",
+        "killed worker",
+        "killed beat",
+        "killed store",
+        "both workers have it",
+    ):
         assert act in done.stdout
+
+
+def test_a_delivery_that_ran_besides_is_a_fault() -> None:
+    """Also where every recipient got one e-mail: two bodies may have shared the work."""
+    occurrence, now = Occurrence("digest", datetime.now(UTC)), datetime.now(UTC)
+
+    def line(*tokens: int) -> Line:
+        emails = [
+            Email(occurrence="", recipient=who, sender="", attempt=1, fencing_token=token, worker="worker1")
+            for who, token in zip(RECIPIENTS, tokens, strict=True)
+        ]
+        done = Done(job="digest", nominal=now, verdict=Verdict.RAN, nonce="", finished=now, n=1)
+        return Line(occurrence=occurrence, done=done, attempts=(), emails=emails, told_no=())
+
+    assert line(7, 7, 7, 7).fault == ""
+    assert line(7, 7, 9, 9).fault == "attempt 1 ran 2 times"
 
 
 @pytest.fixture
@@ -51,10 +79,12 @@ def running() -> Iterator["subprocess.Popen[str]"]:
 def test_ctrl_c_leaves_no_process_behind(running: "subprocess.Popen[str]") -> None:
     assert running.stdout is not None
     folder = ""
+    told_no = False
     for line in running.stdout:
+        told_no = told_no or " was told no: " in line
         if found := re.search(r"(/\S*jobguard-demo-\w+)/worker1", line):
             folder = found[1]
-        if " ran on " in line:
+        if " ran on " in line and told_no:
             break
     assert folder, "no digest ran"
     assert len(pids_with(folder)) >= 9
