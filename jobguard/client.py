@@ -353,12 +353,16 @@ class Client:
         return self._cluster_id
 
     def clock_offset(self) -> float | None:
-        """Seconds the store's clock was ahead of ours at its last answer, to about half a second.
+        """Seconds the store's clock is ahead of ours, to about half a second; None before the first answer.
 
-        From the Date header, which has whole seconds; None before the first answer.
+        From the last answer's Date header, which has whole seconds, and the monotonic clock since: so a
+        clock of ours that is set shows at once.
         """
         date, received = self._clock
-        return parsedate_to_datetime(date.decode()).timestamp() + 0.5 - received if date else None
+        if not date:
+            return None
+        at_answer = parsedate_to_datetime(date.decode()).timestamp() + 0.5
+        return at_answer + (time.monotonic() - received) - time.time()
 
     # --- what is built on it ---
 
@@ -411,7 +415,7 @@ class Client:
             deadline=time.monotonic() + timeout,
             patience=timeout / 3,
         )
-        self._clock = (answer.date, time.time())
+        self._clock = (answer.date, time.monotonic())
         try:
             return wire.decode(answer.body, kind)
         except msgspec.DecodeError as error:

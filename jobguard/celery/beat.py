@@ -27,7 +27,7 @@ from jobguard.celery.leadership import Leadership
 from jobguard.celery.upkeep import Upkeep
 from jobguard.celery.workers import Fleet
 from jobguard.client import Client
-from jobguard.errors import OutcomeUnknown, Unavailable
+from jobguard.errors import ConfigurationError, OutcomeUnknown, Unavailable
 from jobguard.records import HEADER, Keys, Open, header, task_id
 from jobguard.settings import Settings
 
@@ -80,8 +80,8 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
         self._understand_entries()
 
     def _understand_entries(self) -> None:
-        self._jobs = jobs(self.app, self.schedule, self._settings)
         self.old_schedulers = copy.copy(self.schedule)
+        self._jobs = jobs(self.app, self.schedule, self._settings)
 
     @property
     def info(self) -> str:
@@ -111,7 +111,9 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
         if term is None:
             return _FOLLOW_S
         try:
-            return self._lead(term)
+            pause = self._lead(term)
+            self._campaign().worked()
+            return pause
         except LeadLost:
             logger.warning("jobguard: this beat does not lead any more")
             self._campaign().deposed()
@@ -125,8 +127,7 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
         """The term of our present lead; a new one starts from what the store holds."""
         fence = self._campaign().fence()
         if not self.schedules_equal(self.old_schedulers, self.schedule):
-            self._understand_entries()
-            self._term = None
+            self._take_over_changes()
         if fence is None:
             if self._term is not None:
                 logger.warning("jobguard: this beat does not lead any more")
@@ -137,6 +138,15 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
             leader = Leader(client, self._keys, fence, self._jobs, self._publish, _now, version)
             self._term = _Term(leader, Upkeep(leader, Fleet(self.app, client, self._keys)))
         return self._term
+
+    def _take_over_changes(self) -> None:
+        """Entries were added or changed while we run: all of them, or none if one cannot be planned."""
+        try:
+            self._understand_entries()
+        except ConfigurationError as error:
+            logger.error("jobguard: the schedule was changed, and the one before stays in force: %s", error)
+        else:
+            self._term = None
 
     def _lead(self, term: _Term) -> float:
         if not term.begun:
@@ -176,9 +186,7 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
 
     def _publish(self, record: Open) -> Sent:
         """One message for (n, r), the way stock beat sends it."""
-        entry = self.schedule.get(record.job)
-        if entry is None:
-            return Sent.NO
+        entry = self.schedule[record.job]
         try:
             producer = self.producer
         except Exception as error:  # noqa: BLE001 - each transport has errors of its own

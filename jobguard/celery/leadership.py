@@ -6,6 +6,7 @@ Gives                the fence while we lead, else None; a resignation that a si
 Never                shares its client with the scheduler's thread, which a signal may have stopped anywhere
 """
 
+import time
 from threading import Event, Thread
 
 from celery.utils.log import get_logger
@@ -19,6 +20,9 @@ logger = get_logger("jobguard.beat")
 
 CLOCK_LIMIT_S = 10.0
 """A beat whose clock is further from the store's must not say what is due."""
+
+IDLE_LIMIT_S = 30.0
+"""A leader that finished no turn for so long, because they fail or one hangs, lets the next in line try."""
 
 _LOOK_S = 0.2
 _AGAIN_S = 0.5
@@ -34,16 +38,21 @@ class Leadership:
         self._closed = Event()
         self._thread = Thread(target=self._run, name="jobguard-campaign", daemon=True)
         self._trouble = ""
+        self._worked_at = 0.0
         self._thread.start()
 
     def fence(self) -> Fence | None:
         """The fence of our lead, by our own clock; costs no network."""
-        if self._closed.is_set() or not self._election.is_leader():
+        if self._closed.is_set() or not self._election.is_leader() or self._clock_is_off():
             return None
         try:
             return Fence(self._election.key.encode(), self._election.create_revision)
         except NotHolder:  # resigned between the two lines
             return None
+
+    def worked(self) -> None:
+        """A turn is done: this leader is of use."""
+        self._worked_at = time.monotonic()
 
     def deposed(self) -> None:
         """The store says that another leads, whatever our clock says: campaign again."""
@@ -69,29 +78,45 @@ class Leadership:
                     self._lead()
             except JobguardError as error:
                 self._say(f"jobguard: this beat cannot stand for election: {error}")
+            except Exception:
+                # Without this thread a beat would follow for ever, and nobody would know.
+                logger.exception("jobguard: the campaign failed and begins again")
             self._closed.wait(_AGAIN_S)
 
     def _lead(self) -> None:
         """Until the lead is lost or given up."""
         self._say("")
-        while self._election.is_leader() and self._clock_agrees(ask=False):
+        self.worked()
+        while self._election.is_leader() and self._clock_agrees(ask=False) and not self._idles():
             self._closed.wait(_LOOK_S)
             if self._closed.is_set():
                 return
         self.deposed()
 
+    def _idles(self) -> bool:
+        if time.monotonic() - self._worked_at < IDLE_LIMIT_S:
+            return False
+        logger.error(
+            "jobguard: this beat leads and has not finished a turn for %d s: it goes to the end of the line",
+            IDLE_LIMIT_S,
+        )
+        return True
+
     def _clock_agrees(self, *, ask: bool = True) -> bool:
         """Nominal times are read off our clock. While we lead, each renewal brings the store's."""
         if ask:
             self._client.status()
-        offset = self._client.clock_offset()
-        if offset is None or abs(offset) <= CLOCK_LIMIT_S:
+        if not self._clock_is_off():
             return True
+        offset = self._client.clock_offset() or 0.0
         self._say(
             f"jobguard: this beat's clock is {abs(offset):.0f} s {'behind' if offset > 0 else 'ahead of'} "
             f"the store's (limit {CLOCK_LIMIT_S:.0f} s): it does not lead until they agree"
         )
         return False
+
+    def _clock_is_off(self) -> bool:
+        return abs(self._client.clock_offset() or 0.0) > CLOCK_LIMIT_S
 
     def _say(self, trouble: str) -> None:
         """Each trouble once, and its end."""

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -67,6 +68,61 @@ def test_a_beat_whose_clock_is_off_says_so_and_does_not_lead(
         patch.setattr(Client, "clock_offset", lambda self: offset)
         until(lambda: leadership.fence() is None or None, "it steps down")
         until(lambda: bench.client.get(fence.key) is None or None, "and resigns")
+
+
+def test_a_clock_that_jumps_ends_the_lead_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not with the next renewal: until then an hour of occurrences could be planned ahead, and settled."""
+    with monkeypatch.context() as patch, candidate(bench) as leadership:
+        wait_for_lead(leadership)
+        real = time.time
+        patch.setattr("jobguard.client.time", Jumped(real() + 3600))
+        assert leadership.fence() is None
+
+
+class Jumped:
+    """The module `time`, an hour later by the wall clock."""
+
+    def __init__(self, now: float) -> None:
+        self.time = lambda: now
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+
+def test_a_leader_that_finishes_no_turn_goes_to_the_end_of_the_line(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its turns fail, or one of them hangs at the broker: it renews its lease all the same."""
+    monkeypatch.setattr("jobguard.celery.leadership.IDLE_LIMIT_S", 1.0)
+    with candidate(bench) as stuck:
+        wait_for_lead(stuck)
+        with candidate(bench) as other:
+            until(lambda: len(bench.client.prefix(bench.keys.prefix("elections")).kvs) == 2, "it stands by")
+            fence = wait_for_lead(other)
+            assert stuck.fence() is None
+            assert "has not finished a turn for" in caplog.text
+            for _ in range(30):  # while it works it leads
+                other.worked()
+                assert other.fence() == fence
+                time.sleep(0.05)
+        assert wait_for_lead(stuck).create_revision > fence.create_revision
+
+
+def test_a_bug_in_the_campaign_does_not_end_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    once = iter([ZeroDivisionError("a bug")])
+    original = Client.status
+
+    def status(self: Client, endpoint: str | None = None) -> Any:
+        for error in once:
+            raise error
+        return original(self, endpoint)
+
+    monkeypatch.setattr(Client, "status", status)
+    with candidate(bench) as leadership:
+        wait_for_lead(leadership)
+    assert "a bug" in caplog.text
 
 
 def test_without_a_store_it_says_so_once_and_goes_on_trying(caplog: pytest.LogCaptureFixture) -> None:

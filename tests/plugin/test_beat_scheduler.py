@@ -11,7 +11,7 @@ import pytest
 from celery import Celery
 from celery.utils.imports import load_extension_class_names
 
-from jobguard.celery.beat import Scheduler
+from jobguard.celery.beat import Scheduler, _Term
 from jobguard.celery.leader import Sent
 from jobguard.errors import ConfigurationError, Unavailable
 from jobguard.records import Open, read_header, task_id
@@ -83,6 +83,30 @@ def test_no_exception_leaves_a_tick(
     assert str(failure) in caplog.text
 
 
+def test_only_a_turn_that_succeeded_counts_as_work(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+    worked: list[bool] = []
+    monkeypatch.setattr("jobguard.celery.leadership.Leadership.worked", lambda self: worked.append(True))
+    scheduler = Scheduler(app)
+    turns = iter([0.1, ZeroDivisionError("a bug"), Unavailable("no quorum"), 0.1])
+
+    def lead(term: Any) -> float:
+        match next(turns):
+            case Exception() as error:
+                raise error
+            case pause:
+                return float(pause)
+
+    monkeypatch.setattr(scheduler, "_current_term", lambda: _Term(None, None))  # type: ignore[arg-type]
+    monkeypatch.setattr(scheduler, "_lead", lead)
+    found = []
+    for _ in range(4):
+        worked.clear()
+        scheduler.tick()
+        found.append(bool(worked))
+    scheduler.close()
+    assert found == [True, False, False, True]
+
+
 def test_celerys_own_entry_is_planned_too(app: Celery) -> None:
     """Backends that do not expire results by themselves get a daily clean-up from beat."""
     assert list(Scheduler(app).schedule) == ["work", "celery.backend_cleanup"]
@@ -105,8 +129,14 @@ def test_periodic_tasks_are_planned_whatever_they_are_called(app: Celery) -> Non
 def test_an_entry_added_later_is_understood_or_refused(app: Celery, caplog: pytest.LogCaptureFixture) -> None:
     scheduler = Scheduler(app)
     scheduler.add(name="late", task="beats.work", schedule=0.001)
-    assert scheduler.tick() > 0
-    assert "beat entry 'late' cannot be planned" in caplog.text
+    for _ in range(3):
+        assert scheduler.tick() > 0
+    assert caplog.text.count("beat entry 'late' cannot be planned") == 1
+    assert set(scheduler._jobs) == {"work", "celery.backend_cleanup"}  # planned as before
+    scheduler.add(name="good", task="beats.work", schedule=10.0)
+    del scheduler.schedule["late"]
+    scheduler.tick()
+    assert "good" in scheduler._jobs
     scheduler.close()
 
 
