@@ -19,6 +19,9 @@ Place in the house   test_scenarios, scenarios/*.txt  ->  script  ->  jobguard_s
     round 1 2 3                        what is under way among these arrives; what they answer does not yet
     stabilize [1 2 3]                  everything arrives among these until nothing is under way
     quiet ...                          any of these, with nothing written down
+    join 4                             4 starts with nothing, and knows nobody
+    change 1 add-voter 4               1 is asked to change who is in: add-learner, add-voter, promote, remove
+    members [1 2 3]                    who counts, as far as each knows
     hold 1             flush 1 [n]     1's disk takes batches and does not finish them; n (or all) finish
     flow 1                             all finish, and from now on at once
     crash 1            start 1         what its disk did not finish is lost; it starts from the rest
@@ -36,6 +39,9 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from jobguard_store.raft import (
     NOBODY,
     NOTHING,
+    AddLearner,
+    AddVoter,
+    ChangeRefused,
     Configuration,
     Entry,
     EntryId,
@@ -44,8 +50,10 @@ from jobguard_store.raft import (
     Limits,
     Message,
     NotLeader,
+    Promote,
     Raft,
     Ready,
+    Remove,
     Role,
     Snapshot,
     SnapshotOffer,
@@ -238,6 +246,28 @@ class Script:
         snapshot = raft.snapshot_at(int(index))
         self._arrive(SnapshotOffer(sender=int(sender), to=int(to), term=raft.term, snapshot=snapshot))
 
+    def do_join(self, node: str) -> None:
+        member = self.members[int(node)] = Member(int(node))
+        self._start(member)
+
+    def do_change(self, node: str, change: str, subject: str) -> None:
+        kinds = {"add-learner": AddLearner, "add-voter": AddVoter, "promote": Promote, "remove": Remove}
+        member = self.members[int(node)]
+        try:
+            entry = member.up.change_membership(kinds[change](int(subject)))
+        except (NotLeader, ChangeRefused) as refusal:
+            self.say(f"{node} refuses: {refusal}")
+            return
+        self.say(f"{node} appends {show(entry)}")
+        self._turn(member)
+
+    def do_members(self, *nodes: str) -> None:
+        for node in nodes or [str(node) for node in self.members]:
+            raft = self.members[int(node)].up
+            names = [f"{m.id}" if m.voter else f"({m.id})" for m in raft.configuration.members]
+            pending = " pending" if raft.log.configuration_index > raft.commit_index else ""
+            self.say(f"{node} counts {','.join(names) or 'nobody'}{pending}")
+
     def do_hold(self, node: str) -> None:
         self.members[int(node)].held = True
 
@@ -297,7 +327,6 @@ class Script:
     def _start(self, member: Member) -> None:
         member.raft = Raft(
             node_id=member.id,
-            voters=list(self.members),
             hard_state=member.disk.hard_state,
             entries=member.disk.entries,
             applied_index=member.disk.applied_index,

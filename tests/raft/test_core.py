@@ -95,11 +95,24 @@ def test_every_message_has_a_code_and_survives_the_wire() -> None:
         assert msgspec.msgpack.decode(msgspec.msgpack.encode(message), type=kind) == message
 
 
-@pytest.mark.parametrize("sender", [1, 9])
-def test_who_is_no_peer_is_not_heard(sender: int) -> None:
+def test_an_echo_of_ourselves_is_not_heard() -> None:
     raft = node()
-    assert tell(raft, vote_request(sender, term=5, last=EntryId(9, 9))) == []
+    assert tell(raft, vote_request(1, term=5, last=EntryId(9, 9))) == []
     assert raft.term == 0
+
+
+def test_answers_of_who_is_no_member_count_for_nothing() -> None:
+    raft = candidate()
+    carry_out(raft)
+    tell(raft, Vote(sender=9, to=1, term=1, granted=True))
+    assert raft.role is Role.CANDIDATE
+    raft = settled_leader()
+    raft.propose([b"x"])
+    carry_out(raft)
+    refusal = AppendRefusal(sender=9, to=1, term=1, previous=1, hint=NOTHING)
+    beat = HeartbeatReply(sender=9, to=1, term=1, context=0)
+    assert tell(raft, reply(raft, 9), refusal, beat) == []
+    assert raft.commit_index == 1
 
 
 def test_what_is_for_another_is_not_heard() -> None:

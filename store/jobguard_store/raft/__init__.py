@@ -7,6 +7,16 @@ Never                reads a clock, opens anything, awaits, or draws its own ran
 from jobguard_store.raft.configuration import NOBODY, Configuration, Member
 from jobguard_store.raft.core import NotLeader, Raft, Role
 from jobguard_store.raft.leading import Limits
+from jobguard_store.raft.membership import (
+    AddLearner,
+    AddVoter,
+    Change,
+    ChangeRefused,
+    Promote,
+    Refusal,
+    Remove,
+    Update,
+)
 from jobguard_store.raft.messages import (
     MESSAGES,
     NOTHING,
@@ -35,9 +45,13 @@ __all__ = [
     "MESSAGES",
     "NOBODY",
     "NOTHING",
+    "AddLearner",
+    "AddVoter",
     "AppendEntries",
     "AppendRefusal",
     "AppendReply",
+    "Change",
+    "ChangeRefused",
     "Commit",
     "Configuration",
     "Entry",
@@ -52,12 +66,16 @@ __all__ = [
     "NotLeader",
     "PreVote",
     "PreVoteRequest",
+    "Promote",
     "Raft",
     "ReadReady",
     "Ready",
+    "Refusal",
+    "Remove",
     "Role",
     "Snapshot",
     "SnapshotOffer",
+    "Update",
     "Vote",
     "VoteRequest",
 ]

@@ -15,6 +15,7 @@ from typing import assert_never
 from jobguard_store.raft.configuration import Configuration
 from jobguard_store.raft.leading import LIMITS, Leadership, Limits
 from jobguard_store.raft.log import RaftLog
+from jobguard_store.raft.membership import Change
 from jobguard_store.raft.messages import (
     NOTHING,
     AppendEntries,
@@ -57,13 +58,13 @@ class NotLeader(Exception):
 
 
 class Raft:
-    """One voter. Ask `has_ready()` after every turn, and carry out each Ready in its order."""
+    """One member. Ask `has_ready()` after every turn, and carry out each Ready in its order."""
 
     def __init__(
         self,
         *,
         node_id: int,
-        voters: Collection[int],
+        voters: Collection[int] = (),
         hard_state: HardState,
         entries: Sequence[Entry],
         applied_index: int,
@@ -76,16 +77,16 @@ class Raft:
     ) -> None:
         """Start from what the disk holds: `entries` follow `base`, and all of it is durable.
 
-        `configuration` is the one as of `base`; a cluster that begins has that of its `voters`. The commit
-        index starts at the durable `applied_index`; the leader tells the rest.
+        `configuration` is the one as of `base`. A cluster that begins has that of its `voters`; a node that
+        is to join one has NOBODY, and waits to be told. The commit index starts at the durable
+        `applied_index`; the leader tells the rest.
         """
-        assert node_id in voters, f"node {node_id} is none of the voters {sorted(voters)}"
         assert 0 < heartbeat_ticks < election_ticks
         self.node_id = node_id
         self.log = RaftLog(base, entries, configuration or Configuration.of(voters))
         assert base.index <= applied_index <= self.log.last_index, "applied beyond what the log holds"
-        self._voters = tuple(sorted(voters))
-        self._peers = tuple(voter for voter in self._voters if voter != node_id)
+        self._configuration = self.log.configuration
+        self._voters = self._configuration.voters
         self._election_ticks = election_ticks
         self._heartbeat_ticks = heartbeat_ticks
         self._limits = limits
@@ -98,11 +99,11 @@ class Raft:
         self.leader: int | None = None
         self.commit_index = self.applied_index = self._handed_commit = applied_index
 
-        self._patience = Patience(election_ticks, len(self._voters), random)
+        self._patience = Patience(election_ticks, self._rivals, random)
         self._votes: dict[int, bool] = {}
         self._leadership: Leadership | None = None
         self._ticks_to_heartbeat = 0
-        self._reads = ReadRounds(node_id, len(self._voters))
+        self._reads = ReadRounds(node_id, self._voters)
 
         self._messages: list[Message] = []
         self._messages_after_persist: list[Message] = []
@@ -121,8 +122,8 @@ class Raft:
         """One unit of time passed: elections, heartbeats, and a leader's check that it still has a quorum."""
         if self._leadership is None:
             if self._patience.tick():
-                self._ask_ahead()
-        elif not self._leadership.still_leads(self._election_ticks):
+                self._lose_patience()
+        elif not self._leadership.tick(self.commit_index):
             self._become_follower(self.term)  # others may lead by now
         else:
             self._ticks_to_heartbeat -= 1
@@ -134,9 +135,12 @@ class Raft:
 
         A newer term is adopted first, but not from who only asks ahead: a pre-vote request and its grant
         speak of a term nobody has entered, and a vote request is not heard while a leader is (thesis 4.2.3).
+
+        Requests are served whoever asks (thesis 4.1): a node that lags, or joins, is led and asked by nodes
+        that its own log does not name yet. Answers are counted among those the log names.
         """
-        if message.to != self.node_id or message.sender not in self._peers:
-            return  # not for us, or from no voter: nothing it says counts
+        if message.to != self.node_id or message.sender == self.node_id:
+            return
         if isinstance(message, PreVoteRequest):
             self._on_pre_vote_request(message)
             return
@@ -155,7 +159,7 @@ class Raft:
                 self._on_append(message)
             case AppendReply():
                 if self._leadership and self._leadership.on_append_reply(message):
-                    self.commit_index = self._leadership.committed(self.commit_index)
+                    self._count_copies(self._leadership)
             case Commit():
                 self._hear_leader(message.sender)
                 self._commit(message.commit)
@@ -182,15 +186,23 @@ class Raft:
 
     def propose(self, data: Sequence[bytes]) -> EntryId:
         """Append one entry per item and return the id of the first. Raises NotLeader."""
-        if self._leadership is None:
-            raise NotLeader(self.leader)
-        return self._leadership.append(EntryKind.NORMAL, data)
+        return self._leading().append(EntryKind.NORMAL, data)
+
+    def change_membership(self, change: Change) -> EntryId:
+        """Append the configuration after `change`; it counts from now on. Raises NotLeader, ChangeRefused."""
+        appended = self._leading().change(change, self.commit_index)
+        self._follow_configuration()
+        return appended
 
     def read_index(self, context: int) -> None:
         """Begin a linearizable read; it comes back in Ready.reads or Ready.reads_lost. Raises NotLeader."""
+        self._leading()
+        self._reads.ask(context)
+
+    def _leading(self) -> Leadership:
         if self._leadership is None:
             raise NotLeader(self.leader)
-        self._reads.ask(context)
+        return self._leadership
 
     def persisted(self, last: EntryId) -> None:
         """The entries of a Ready, up to `last`, are durable. Ignored if the log no longer holds them.
@@ -198,7 +210,7 @@ class Raft:
         Reported once per Ready with entries, in order; of several made durable at once the last will do.
         """
         if self.log.persisted(last) and self._leadership:
-            self.commit_index = self._leadership.committed(self.commit_index)
+            self._count_copies(self._leadership)
 
     def hard_state_persisted(self, hard_state: HardState) -> None:
         """The hard state of a Ready is durable. Report it before `persisted` of the same Ready."""
@@ -245,10 +257,10 @@ class Raft:
             self._leadership.peer_lost(peer)
         elif peer == self.leader:
             self.leader = None
-            rank = [voter for voter in self._voters if voter != peer].index(self.node_id)
+            rank = self._rank_without(peer)
             self._patience.leader_lost(rank)
             if rank == 0:
-                self._ask_ahead()
+                self._lose_patience()
 
     # -- What it wants done ------------------------------------------------------------------------
 
@@ -304,6 +316,29 @@ class Raft:
         handed = self._handed_hard_state
         return handed.term != self.term or handed.voted_for != self._voted_for
 
+    # -- Membership --------------------------------------------------------------------------------
+
+    @property
+    def configuration(self) -> Configuration:
+        """The one that counts, committed or not: whom to talk to."""
+        return self._configuration
+
+    def _follow_configuration(self) -> None:
+        """Whoever the last configuration in our log names is who counts, from now on."""
+        if self._configuration is not self.log.configuration:
+            self._configuration = self.log.configuration
+            self._voters = self._configuration.voters
+            self._patience.rivals = self._rivals
+            self._reads.count_among(self._voters)
+
+    @property
+    def _other_voters(self) -> tuple[int, ...]:
+        return tuple(voter for voter in self._voters if voter != self.node_id)
+
+    @property
+    def _rivals(self) -> int:
+        return len(self._other_voters) if self._voters else 1  # that we know none does not mean there is none
+
     # -- Sending -----------------------------------------------------------------------------------
 
     def _to(self, peer: int) -> dict[str, int]:
@@ -345,16 +380,40 @@ class Raft:
     def _hears_vote_of(self, candidate: int) -> bool:
         return self._leadership is None and self._patience.hears_vote_of(candidate)
 
+    def _lose_patience(self) -> None:
+        """Nobody leads, as far as we know."""
+        self.leader = None
+        if self._may_stand:
+            self._ask_ahead()
+        else:
+            self._patience.restart()
+
+    @property
+    def _may_stand(self) -> bool:
+        """Voters may; and one whose removal stands in its log, until it knows that to be committed.
+
+        It may be needed for that: of two nodes, the leader removes itself and crashes before the other has
+        the entry, whose log is then too short to win the vote it needs (thesis 4.2.2). Its own vote is none.
+        """
+        if self.node_id in self._voters:
+            return True
+        since = self.log.configuration_index
+        return since > self.commit_index and self.node_id in self.log.configuration_at(since - 1).voters
+
+    def _rank_without(self, leader: int) -> int:
+        """Our place among the voters that may follow `leader`; learners come last, and never ask."""
+        others = [voter for voter in self._voters if voter != leader]
+        return others.index(self.node_id) if self.node_id in others else len(others)
+
     def _ask_ahead(self) -> None:
         """Ask who would vote for us. Until a quorum would, our term stays, and a leader undisturbed."""
         self.role = Role.PRE_CANDIDATE
-        self.leader = None
         self._votes = {self.node_id: True}
         self._patience.restart()
         if tally(self._votes, self._voters) is Outcome.WON:
             self._stand()
             return
-        for peer in self._peers:
+        for peer in self._other_voters:
             ask = self._to(peer) | {"term": self.term + 1}
             self._messages.append(PreVoteRequest(**ask, last=self.log.last))
 
@@ -385,7 +444,7 @@ class Raft:
         self.role = Role.CANDIDATE
         self._voted_for = self.node_id
         self._votes = {}
-        for peer in self._peers:
+        for peer in self._other_voters:
             self._send_after_persist(VoteRequest(**self._to(peer), last=self.log.last))
 
     def _on_vote_request(self, ask: VoteRequest) -> None:
@@ -423,13 +482,20 @@ class Raft:
         self._leadership = Leadership(
             node_id=self.node_id,
             term=self.term,
-            peers=self._peers,
             log=self.log,
             reads=self._reads,
             limits=self._limits,
+            election_ticks=self._election_ticks,
             send=self._send,
         )
         self._ticks_to_heartbeat = self._heartbeat_ticks  # the no-op goes out now
+
+    def _count_copies(self, leadership: Leadership) -> None:
+        self.commit_index = leadership.committed(self.commit_index)
+        left = self.node_id not in self._voters
+        if left and self.log.configuration_index <= self.commit_index:
+            leadership.send_appends(self.commit_index)  # the others hear of it, and do without us
+            self._become_follower(self.term)
 
     def _send_heartbeats(self, leadership: Leadership) -> None:
         self._ticks_to_heartbeat = self._heartbeat_ticks
@@ -450,6 +516,7 @@ class Raft:
             self._acknowledge(append.sender, self.commit_index)
         elif self.log.term_at(previous.index) == previous.term:
             self.log.graft(append.entries, commit_index=self.commit_index)
+            self._follow_configuration()
             match = previous.index + len(append.entries)
             self._commit(min(append.commit, match))
             self._acknowledge(append.sender, match)
@@ -469,6 +536,7 @@ class Raft:
                 self._commit(last.index)
             else:
                 self.log.restore(offer.snapshot)
+                self._follow_configuration()
                 self.commit_index = self.applied_index = self._handed_commit = last.index
         self._acknowledge(offer.sender, self.commit_index)
 

@@ -1,16 +1,18 @@
 """What a leader does for its peers, for one term: appends, heartbeats, read rounds, counting copies.
 
-Place in the house   raft.core  ->  raft.leading  ->  raft.log, raft.progress, raft.quorum, raft.reads
-Takes                proposals, the peers' answers, word of snapshots on their way
+Place in the house   raft.core  ->  raft.leading  ->  raft.log, raft.progress, raft.membership, raft.quorum
+Takes                proposals, changes of membership, the peers' answers, word of snapshots on their way
 Gives                messages to send, snapshots to offer; how far a quorum's disks agree
 Never                outlives its term: a new one begins with nothing but the log
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count, repeat
 
+from jobguard_store.raft.configuration import Configuration
 from jobguard_store.raft.log import RaftLog
+from jobguard_store.raft.membership import AddVoter, Change, ChangeRefused, Promote, Refusal, after
 from jobguard_store.raft.messages import (
     AppendEntries,
     AppendRefusal,
@@ -25,7 +27,7 @@ from jobguard_store.raft.messages import (
     SnapshotOffer,
 )
 from jobguard_store.raft.progress import Progress, State
-from jobguard_store.raft.quorum import majority, majority_holds
+from jobguard_store.raft.quorum import agreed, majority_holds
 from jobguard_store.raft.reads import ReadRounds
 
 
@@ -47,10 +49,10 @@ class Leadership:
         *,
         node_id: int,
         term: int,
-        peers: Collection[int],
         log: RaftLog,
         reads: ReadRounds,
         limits: Limits,
+        election_ticks: int,
         send: Callable[[Message], None],
     ) -> None:
         self._node_id = node_id
@@ -59,11 +61,13 @@ class Leadership:
         self._reads = reads
         self._limits = limits
         self._send = send
-        self._quorum = majority(len(peers) + 1)
+        self._election_ticks = election_ticks
         self._offers: list[SnapshotOffer] = []
-        self.progress = {
-            peer: Progress(log.last_index + 1, limits.in_flight, limits.in_flight_bytes) for peer in peers
-        }
+        self.progress: dict[int, Progress] = {}
+        self._leaving: dict[int, int] = {}  # peers that were removed, and the entry that says so
+        self._commits = (log.last_index, log.last_index)  # the commit index a tick and two ticks ago
+        self._voters: tuple[int, ...] = ()
+        self._count_among(log.configuration, log.last_index + 1)
         # Earlier terms' entries commit only under one of our own (5.4.2), and until it is committed we do
         # not know how far they are: no read before that (8).
         self.append(EntryKind.NOOP, [b""])
@@ -73,6 +77,66 @@ class Leadership:
         self._log.extend(list(map(Entry, count(first), repeat(self._term), repeat(kind), data)))
         self.may_send = True  # a peer may lack something that can be sent now
         return EntryId(self._term, first)
+
+    # -- Membership
+
+    def change(self, change: Change, commit_index: int) -> EntryId:
+        """Append the configuration after `change`. It counts from now on. Raises ChangeRefused.
+
+        One at a time; and not before an entry of our own is committed: a change that an earlier leader left
+        behind, unknown to us, may still be alive until then, and two single steps from one configuration
+        can have majorities without a common voter (Ongaro, "bug in single-server membership changes", 2015).
+        """
+        if self._log.term_at(commit_index) != self._term:
+            raise ChangeRefused(Refusal.TOO_EARLY)
+        if self._log.configuration_index > commit_index:
+            raise ChangeRefused(Refusal.PENDING)
+        then = after(self._log.configuration, change)
+        self._check_in_touch(change, then)
+        appended = self.append(EntryKind.CONFIG, [then.encode()])
+        self._count_among(then, appended.index)
+        return appended
+
+    def _check_in_touch(self, change: Change, then: Configuration) -> None:
+        """Who counts after the change must be there: else it costs the cluster its quorum, and itself too."""
+        if isinstance(change, Promote) and not self._has_caught_up(self.progress[change.id]):
+            raise ChangeRefused(Refusal.NOT_CAUGHT_UP)
+        if then.voters == self._voters:
+            return
+        if len(self._voters) == 1 and isinstance(change, AddVoter):
+            return  # a cluster of one cannot grow without; whoever does it knows that the second must come
+        if not agreed(self._in_touch(), then.voters):
+            raise ChangeRefused(Refusal.QUORUM_AT_RISK)
+
+    def _has_caught_up(self, progress: Progress) -> bool:
+        """Appends flow, and what was committed a tick ago and more is there: it keeps up with the writes."""
+        keeps_up = progress.state is State.REPLICATE and progress.match >= self._commits[1]
+        return keeps_up and progress.silent_ticks < self._election_ticks
+
+    def _in_touch(self) -> set[int]:
+        answering = {p for p, held in self.progress.items() if held.silent_ticks < self._election_ticks}
+        return answering | {self._node_id}
+
+    def _count_among(self, configuration: Configuration, next_index: int) -> None:
+        """Peers that are new are sent what begins at `next_index`; those removed are sent to until they know.
+
+        A removed node that does not know can do no harm, but would ask for votes until someone stops it.
+        """
+        self._voters = configuration.voters
+        for peer in configuration.ids:
+            if peer != self._node_id and peer not in self.progress:
+                limits = self._limits
+                self.progress[peer] = Progress(next_index, limits.in_flight, limits.in_flight_bytes)
+        for peer in self.progress:
+            if configuration.member(peer) is None:
+                self._leaving.setdefault(peer, self._log.configuration_index)
+
+    def _see_off(self) -> None:
+        """Who was removed and has been told that it is committed, or does not answer, is sent no more."""
+        for peer, index in list(self._leaving.items()):
+            progress = self.progress[peer]
+            if progress.told_commit >= index or progress.silent_ticks >= self._election_ticks:
+                del self.progress[peer], self._leaving[peer]
 
     # -- Sending
 
@@ -102,6 +166,8 @@ class Leadership:
             if progress.told_commit < commit:
                 progress.told_commit = commit
                 self._send(Commit(sender=self._node_id, to=peer, term=self._term, commit=commit))
+        if self._leaving:
+            self._see_off()
 
     def _send_append(
         self, peer: int, progress: Progress, entries: tuple[Entry, ...], commit_index: int
@@ -132,16 +198,21 @@ class Leadership:
     def on_append_reply(self, reply: AppendReply) -> bool:
         """True if it acknowledged something new."""
         assert reply.match <= self._log.last_index, f"{reply.sender} acknowledged what we never sent"
-        news = self.progress[reply.sender].acknowledged(reply.match, self._log.base.index)
+        progress = self.progress.get(reply.sender)
+        news = progress is not None and progress.acknowledged(reply.match, self._log.base.index)
         self.may_send |= news
         return news
 
     def on_append_refusal(self, refusal: AppendRefusal) -> None:
-        match = self._log.latest_possible_match(refusal.hint).index
-        self.may_send |= self.progress[refusal.sender].refused(refusal.previous, match)
+        progress = self.progress.get(refusal.sender)
+        if progress is not None:
+            match = self._log.latest_possible_match(refusal.hint).index
+            self.may_send |= progress.refused(refusal.previous, match)
 
     def on_heartbeat_reply(self, reply: HeartbeatReply, commit_index: int) -> None:
-        progress = self.progress[reply.sender]
+        progress = self.progress.get(reply.sender)
+        if progress is None:
+            return
         progress.heard_heartbeat()
         self._reads.confirm(reply.sender, reply.context)
         if progress.match < self._log.last_index:
@@ -163,22 +234,27 @@ class Leadership:
 
     # -- What a quorum says
 
-    def still_leads(self, within_ticks: int) -> bool:
-        """A tick passed. Whether a quorum has answered within so many (thesis 6.2)."""
-        heard = 1
+    def tick(self, commit_index: int) -> bool:
+        """Whether a quorum has answered within an election timeout (thesis 6.2)."""
         for progress in self.progress.values():
             progress.silent_ticks += 1
-            heard += progress.silent_ticks < within_ticks
-        return heard >= self._quorum
+        self._commits = (commit_index, self._commits[0])
+        self._see_off()
+        return agreed(self._in_touch(), self._voters)
 
     def committed(self, commit_index: int) -> int:
         """The commit index: what a quorum has on disk, if it ends in our own term.
 
         An earlier term's entry on a quorum may still be overwritten by a leader that lacks it (Fig. 8); one
-        of our term above it settles both. We count ourselves like any other: once it is on our disk.
+        of our term above it settles both. We count ourselves like any other: if we are a voter still, and
+        once it is on our disk.
         """
-        copies = [progress.match for progress in self.progress.values()]
-        index = majority_holds([self._log.durable_index, *copies])
+        index = majority_holds(
+            [
+                self.progress[voter].match if voter != self._node_id else self._log.durable_index
+                for voter in self._voters
+            ]
+        )
         if index > commit_index and self._log.term_at(index) == self._term:
             self.may_send = True
             return index

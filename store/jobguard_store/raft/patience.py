@@ -20,9 +20,9 @@ class Randomness(Protocol):
 
 
 class Patience:
-    def __init__(self, election_ticks: int, voters: int, random: Randomness) -> None:
+    def __init__(self, election_ticks: int, rivals: int, random: Randomness) -> None:
         self._election_ticks = election_ticks
-        self._voters = voters
+        self.rivals = rivals  # the voters besides us
         self._random = random
         self._elapsed = 0
         self._timeout = 0
@@ -53,10 +53,10 @@ class Patience:
     def restart(self) -> None:
         """Wait anew, for a time that differs between nodes, so that they seldom ask at once (5.2)."""
         self._elapsed = 0
-        if self._voters == 1:
+        if self.rivals == 0:
             self._timeout = 1  # nobody to collide with
         elif self._hurry_ticks:
-            self._timeout = self._random.randrange(1, self._voters + 2)
+            self._timeout = self._random.randrange(1, self.rivals + 3)
         else:
             self._timeout = self._random.randrange(self._election_ticks, 2 * self._election_ticks)
 

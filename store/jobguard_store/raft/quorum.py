@@ -1,4 +1,4 @@
-"""Majorities: the three questions Raft asks of a set of voters.
+"""Majorities: the questions Raft asks of a set of voters.
 
 Place in the house   raft.core  ->  raft.quorum
 Never                keeps anything
@@ -23,6 +23,11 @@ def majority_holds(matches: Iterable[int]) -> int:
     """The highest index a majority holds; one match index per voter, 0 for who told nothing."""
     ordered = sorted(matches, reverse=True)
     return ordered[majority(len(ordered)) - 1]
+
+
+def agreed(heard: Collection[int], voters: Collection[int]) -> bool:
+    """Whether those are a majority. Who is no voter does not count."""
+    return sum(voter in heard for voter in voters) >= majority(len(voters))
 
 
 def tally(votes: Mapping[int, bool], voters: Collection[int]) -> Outcome:

@@ -9,14 +9,16 @@ answer could be older than the read: it answers, a new leader is elected and com
 begins, and the old answer "confirms" it without that write.
 """
 
+from collections.abc import Collection
+
 from jobguard_store.raft.messages import ReadReady
-from jobguard_store.raft.quorum import majority
+from jobguard_store.raft.quorum import agreed
 
 
 class ReadRounds:
-    def __init__(self, node_id: int, voters: int) -> None:
+    def __init__(self, node_id: int, voters: Collection[int]) -> None:
         self._node_id = node_id
-        self._quorum = majority(voters)
+        self._voters = voters
         self._waiting: list[int] = []
         self._rounds = 0
         self._index = 0
@@ -47,15 +49,23 @@ class ReadRounds:
         self._rounds += 1
         self._index = index
         self._reads, self._waiting = self._waiting, []
-        self._confirmed_by = set()
-        self.confirm(self._node_id, self._rounds)
+        self._confirmed_by = {self._node_id}
+        self._end_if_confirmed()
 
     def confirm(self, voter: int, context: int) -> None:
         """`voter` answered in our term that it heard `context`. Any but the open round is the past."""
         if not self._reads or context != self._rounds:
             return
         self._confirmed_by.add(voter)
-        if len(self._confirmed_by) >= self._quorum:
+        self._end_if_confirmed()
+
+    def count_among(self, voters: Collection[int]) -> None:
+        """The voters changed, and count from now on: those left may all have answered."""
+        self._voters = voters
+        self._end_if_confirmed()
+
+    def _end_if_confirmed(self) -> None:
+        if self._reads and agreed(self._confirmed_by, self._voters):
             self._confirmed += [ReadReady(read, self._index) for read in self._reads]
             self._reads = []
 
