@@ -7,7 +7,8 @@ Never                starts a body without a claim, or calls an outcome "ran" th
 
     claim ──▶ body ──▶ returned            finish: ran
       │         ├────▶ raised              finish: failed
-      │         ├────▶ Retry               hand over to (n, r + 1), whose message is on its way already
+      │         ├────▶ asked for a retry   hand over to (n, r + 1), whose message is on its way already,
+      │         │                          whether it ended by Retry or otherwise
       │         ├────▶ Reject(requeue)     give the claim back: the same message comes again
       │         ├────▶ Ignore              finish: ran; or hand over, when the body was replaced by one task
       │         └────▶ aborted, or flagged and returned all the same: give the claim up as lost
@@ -46,6 +47,7 @@ logger = get_logger(__name__)
 
 ERROR_TEXT_MAX = 2000
 _REPLACED = "_jobguard_replaced"
+_RETRIED = "_jobguard_retried"
 
 
 class Guard:
@@ -77,6 +79,10 @@ class Guard:
             headers = {**(sig.options.get("headers") or {}), HEADER: getattr(request, HEADER)}
             sig.set(headers=headers, retries=request.retries + 1)
             setattr(request, _REPLACED, True)
+
+    def on_retry(self, request: Context, retry: Retry) -> None:
+        """The message of (n, r + 1) is out: however the body ends now, (n, r) hands over."""
+        setattr(request, _RETRIED, _due(retry.when))
 
     def _own(self) -> Child:
         """This process's own: a forked child must not use its parent's connections, name or threads."""
@@ -166,7 +172,10 @@ class _Execution:
         with without_soft_limit() if self.child.can_be_stopped() else nullcontext():
             if self.claim.armed.flagged:
                 self._give_up()
-            outcome(*facts)
+            if hasattr(self.delivery.request, _RETRIED):
+                self._hand_over(getattr(self.delivery.request, _RETRIED))
+            else:
+                outcome(*facts)
 
     def _returned(self, result: Any) -> None:
         self._finish(Verdict.RAN, result=results.kept(self.delivery.task, self.delivery.request, result))

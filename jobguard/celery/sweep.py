@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from celery import Celery
 from celery.app.task import Context, Task
+from celery.exceptions import Retry
 from celery.utils.imports import symbol_by_name
 
 from jobguard.celery.request import Reporter, guarded_request
@@ -37,6 +38,8 @@ class Around(Protocol):
     def around(self, task: Any, request: Context, header: object, body: Callable[[], Any]) -> Any: ...
 
     def on_replace(self, task: Any, request: Context, sig: Any) -> None: ...
+
+    def on_retry(self, request: Context, retry: Retry) -> None: ...
 
 
 def sweep(app: Celery, guard: Around, reporter: Reporter | None = None) -> None:
@@ -66,6 +69,7 @@ def _guard(cls: Any, guard: Around, reporter: Reporter | None) -> None:
     if reporter is not None:  # None in a spawned child, which makes no requests
         cls.Request = guarded_request(symbol_by_name(cls.Request), reporter)
     cls.on_replace = _replacing(cls, guard)
+    cls.retry = _retrying(cls, guard)
     cls.__call__ = _calling(cls, guard)
     if not _is_marked(cls):
         raise TypeError(f"{cls.__qualname__} does not keep a __call__ that is set on it")
@@ -104,6 +108,28 @@ def _replacing(cls: type, guard: Around) -> Callable[..., Any]:
         return previous(self, sig)
 
     return replace
+
+
+def _retrying(cls: type, guard: Around) -> Callable[..., Any]:
+    """`retry` for `cls`: once it has published the successor, the guard knows, however the body then ends."""
+    previous = _previous(cls, "retry")
+
+    def retry(self: Any, *args: Any, **kwargs: Any) -> Any:
+        request = self.request_stack.top
+        try:
+            asked = previous(self, *args, **kwargs)
+        except Retry as published:
+            _tell(guard, request, published)
+            raise
+        _tell(guard, request, asked)  # with throw=False it is returned
+        return asked
+
+    return retry
+
+
+def _tell(guard: Around, request: Context, retry: Any) -> None:
+    if hasattr(request, _PASSED):
+        guard.on_retry(request, retry)
 
 
 def _previous(cls: type, name: str) -> Callable[..., Any]:

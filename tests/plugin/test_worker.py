@@ -66,6 +66,18 @@ def test_a_retry_is_a_successor_and_no_duplicate(bench: Bench) -> None:
     until(lambda: bench.state(sent) == "SUCCESS", "the result of the last retry is stored")
 
 
+@pytest.mark.parametrize("how", ["returned", "failed", "swallowed"])
+def test_a_retry_counts_however_the_body_that_asked_for_it_ends(bench: Bench, how: str) -> None:
+    """`retry(throw=False)`, or a Retry that the body swallows: the message is out, so it is the successor."""
+    worker = bench.worker("-c", "2")
+    occurrence = bench.plan("going on", "retry_and_go_on")
+    sent = bench.send(occurrence, "retry_and_go_on", 1, how)
+    done = bench.verdict(occurrence)
+    assert (done.verdict, done.n, done.r) == (Verdict.RAN, 1, 1), worker.log
+    assert [line["r"] for line in bench.journal(occurrence) if "r" in line] == [0, 1]
+    until(lambda: bench.state(sent) == "SUCCESS", "the result of the retry is stored")
+
+
 def test_a_failure_is_a_verdict(bench: Bench) -> None:
     bench.worker()
     occurrence = bench.plan("failing", "fail")

@@ -67,6 +67,20 @@ def retry_once(self: Any) -> int:
     return int(self.request.retries)
 
 
+@app.task(name="retry_and_go_on", bind=True, max_retries=3)
+def retry_and_go_on(self: Any, how: str) -> str:
+    """Asks for a retry, which is published at once, and does not end with it."""
+    note("started", r=self.request.retries)
+    if self.request.retries == 0:
+        try:
+            self.retry(countdown=0, throw=how == "swallowed")
+        except Exception:  # noqa: BLE001 - that is the test
+            note("swallowed")
+        if how == "failed":
+            raise ValueError("after it asked for a retry")
+    return "result"
+
+
 @app.task(name="fail")
 def fail() -> None:
     note("started")
