@@ -473,7 +473,7 @@ def convert_request(document: Any, kind: type[M]) -> M:
     """The lenient reading of one parsed JSON document. Raises msgspec.ValidationError."""
     try:
         return msgspec.convert(_proto_names(document), kind, dec_hook=_request_hook)
-    except RecursionError as error:
+    except (RecursionError, UnicodeEncodeError) as error:  # the latter: half of a surrogate pair
         raise msgspec.DecodeError(str(error)) from None
 
 

@@ -12,6 +12,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -60,6 +61,8 @@ def flag(name: str, help: str, default: str | int | None = None) -> Callable[[F]
 @flag("election-timeout", "In milliseconds.", defaults.ELECTION_TIMEOUT_MS)
 def store(**flags: Any) -> None:
     """Run one node of the store, until SIGTERM."""
+    if not __debug__:
+        raise click.UsageError("asserts are part of the store: start it without -O and PYTHONOPTIMIZE.")
     try:
         config = NodeConfig.from_flags(**flags)
     except StartupError as error:
@@ -67,6 +70,8 @@ def store(**flags: Any) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     log.setLevel(logging.INFO)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    _, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))  # a watcher is a connection is a file
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run(config))

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 QUEUED = 0  # no term is 0, so this means: in no leader's hands
 WAITERS_MAX = 5000  # etcd refuses at the same distance
+WAITING_BYTES_MAX = 64 << 20  # .. and of large commands we hold no more than this
 
 
 @dataclass(slots=True)
@@ -62,6 +63,7 @@ class Proposals:
         self._timeout_s = timeout_s
         self._sequences = numbers(boot)
         self._waiting: dict[int, Waiter] = {}
+        self._bytes = 0  # of their data
         self._queued: list[Waiter] = []
         self._refused: list[Waiter] = []
         self._by_age: deque[Waiter] = deque()
@@ -70,19 +72,21 @@ class Proposals:
         return len(self._waiting)
 
     def submit(self, command: Command, now: float) -> asyncio.Future[Applied]:
-        if len(self._waiting) >= WAITERS_MAX:
+        if len(self._waiting) >= WAITERS_MAX or self._bytes >= WAITING_BYTES_MAX:
             raise TooManyRequests
         sequence = next(self._sequences)
         data = encode(Origin(self._member, self._boot, sequence), command)
         future: asyncio.Future[Applied] = self._loop.create_future()
         waiter = Waiter(sequence, data, now, future)
         self._waiting[waiter.sequence] = waiter
+        self._bytes += len(data)
         self._queued.append(waiter)
         self._by_age.append(waiter)
         return future
 
     def groups(self, bytes_max: int) -> Iterator[list[Waiter]]:
         """What is queued, cut into messages. Say `sent` for each group before taking the next."""
+        self._forget_the_gone()
         while self._queued:
             group, size = [self._queued[0]], len(self._queued[0].data)
             for waiter in self._queued[1:]:
@@ -94,6 +98,7 @@ class Proposals:
 
     def take(self, term: int) -> list[bytes]:
         """All that is queued, for the leader of `term` that we are."""
+        self._forget_the_gone()
         commands = [waiter.data for waiter in self._queued]
         self.sent(self._queued, term)
         return commands
@@ -116,8 +121,11 @@ class Proposals:
         """An entry was applied; if it is ours and of this life, somebody waits for it."""
         if origin.boot != self._boot or origin.member != self._member:
             return
-        waiter = self._waiting.pop(origin.sequence, None)
-        if waiter is None or waiter.future.done():
+        waiter = self._waiting.get(origin.sequence)
+        if waiter is None:
+            return
+        self._drop(waiter)
+        if waiter.future.done():
             return
         if isinstance(applied.result, StoreError):
             waiter.future.set_exception(applied.result)
@@ -134,6 +142,7 @@ class Proposals:
         if self._refused:
             self._queued.extend(waiter for waiter in self._refused if waiter.sequence in self._waiting)
             self._refused = []
+        self._forget_the_gone()
         if self._queued and now - self._queued[0].since >= self._leader_wait_s:
             self._give_up_queued(now)
         while self._by_age and self._is_over(self._by_age[0], now):
@@ -160,7 +169,19 @@ class Proposals:
                 kept.append(waiter)
         self._queued = kept
 
-    def _fail(self, waiter: Waiter, error: Exception) -> None:
+    def _forget_the_gone(self) -> None:
+        """Who went away while their command was in no leader's hands is not even owed the attempt."""
+        if any(waiter.future.cancelled() for waiter in self._queued):
+            for waiter in self._queued:
+                if waiter.future.cancelled():
+                    self._drop(waiter)
+            self._queued = [waiter for waiter in self._queued if not waiter.future.cancelled()]
+
+    def _drop(self, waiter: Waiter) -> None:
         del self._waiting[waiter.sequence]
+        self._bytes -= len(waiter.data)
+
+    def _fail(self, waiter: Waiter, error: Exception) -> None:
+        self._drop(waiter)
         if not waiter.future.done():
             waiter.future.set_exception(error)

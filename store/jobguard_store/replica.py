@@ -16,6 +16,7 @@ import asyncio
 import logging
 import random
 import secrets
+from collections import deque
 from collections.abc import Coroutine
 from typing import Any, Self
 
@@ -54,8 +55,9 @@ log = logging.getLogger("jobguard_store.replica")
 REQUEST_TIMEOUT_S = 5.0  # and two election timeouts on top, as etcd counts
 LEADER_WAIT_ELECTIONS = 3
 SIZES_EVERY_TICKS = 50
-# A leader whose quorum lags takes no more on: what waits here is bounded by its requesters' own limits.
+# How far a leader lets its quorum lag. What waits beyond is bounded by its requesters' own limits.
 UNCOMMITTED_MAX = 10_000
+UNCOMMITTED_BYTES_MAX = 64 << 20
 FORWARD_BYTES_MAX = 1 << 20
 
 
@@ -115,6 +117,7 @@ class Replica:
         )
 
         self._forwarded: list[Forward] = []
+        self._uncommitted: deque[tuple[int, int]] = deque()  # what we appended as leader: last index, bytes
         self._leadership: tuple[int | None, int] = (None, 0)
         self._turn_due = False
         self._ended = False  # no turn any more
@@ -187,8 +190,10 @@ class Replica:
             self._notice_leadership()
             if self.raft.role is Role.LEADER:
                 self._lead()
-            elif self.raft.leader is not None:
-                self._follow(self.raft.leader)
+            else:
+                self._refuse_forwards()
+                if self.raft.leader is not None:
+                    self._follow(self.raft.leader)
             if self.raft.has_ready():
                 self._carry_out(self.raft.ready())
             self._transport.flush()
@@ -208,6 +213,7 @@ class Replica:
         elif self._leadership[0] is not None:
             log.warning("no leader in term %d", raft.term)
         self._leadership = leadership
+        self._uncommitted.clear()
         if self._lessor.term and not self._lead_in(self._lessor.term):
             self._lessor.stop()
         self._reads.lost()
@@ -218,30 +224,41 @@ class Replica:
 
     def _lead(self) -> None:
         """Append what has gathered, here and on followers; begin a read for all who wait."""
-        if self.raft.last_index - self.raft.commit_index < UNCOMMITTED_MAX:
-            commands = self._proposals.take(self.raft.term)
-            forwarders = set()
-            for forward in self._forwarded:
-                if forward.term == self.raft.term and not self.disk_full:
-                    commands.extend(forward.commands)
-                    forwarders.add(forward.sender)
-                else:
-                    self._refuse(forward)
-            self._forwarded = []
-            if commands:
-                self.raft.propose(commands)
-            for forwarder in forwarders:
-                self._courier.awaited(forwarder, self.raft.last_index)
+        if self._may_append():
+            self._append()
+        else:
+            self._refuse_forwards()
         for pending in self._questions.to_ask(self._loop.time()):
             self._reads.asked(pending.ask(self._me, self._me))
         if self._reads.gathered:
             self.raft.read_index(self._reads.begin().context)
 
+    def _may_append(self) -> bool:
+        """A leader whose quorum lags takes no more on: what it appends would stay in memory."""
+        while self._uncommitted and self._uncommitted[0][0] <= self.raft.commit_index:
+            self._uncommitted.popleft()
+        waiting = sum([size for _, size in self._uncommitted])
+        lag = self.raft.last_index - self.raft.commit_index
+        return lag < UNCOMMITTED_MAX and waiting < UNCOMMITTED_BYTES_MAX
+
+    def _append(self) -> None:
+        commands = self._proposals.take(self.raft.term)
+        forwarders = set()
+        for forward in self._forwarded:
+            if forward.term == self.raft.term and not self.disk_full:
+                commands.extend(forward.commands)
+                forwarders.add(forward.sender)
+            else:
+                self._refuse(forward)
+        self._forwarded = []
+        if commands:
+            self.raft.propose(commands)
+            self._uncommitted.append((self.raft.last_index, sum(map(len, commands))))
+        for forwarder in forwarders:
+            self._courier.awaited(forwarder, self.raft.last_index)
+
     def _follow(self, leader: int) -> None:
         """Hand on what has gathered. What cannot be posted stays queued: it certainly was not sent."""
-        for forward in self._forwarded:
-            self._refuse(forward)
-        self._forwarded = []
         if not self._transport.reaches(leader):
             return
         for group in self._proposals.groups(FORWARD_BYTES_MAX):
@@ -260,6 +277,12 @@ class Replica:
         if self._reads.gathered:
             context = self._reads.begin().context
             self._courier.post(Ask(sender=self._me, to=leader, context=context, question=Question.BARRIER))
+
+    def _refuse_forwards(self) -> None:
+        """At once, even when no leader is known: a term we do not lead now we never will again."""
+        for forward in self._forwarded:
+            self._refuse(forward)
+        self._forwarded = []
 
     def _refuse(self, forward: Forward) -> None:
         self._courier.post(ForwardRefused(sender=self._me, to=forward.sender, sequences=forward.sequences))

@@ -65,9 +65,12 @@ class Interest:
 
 
 def weight(events: Sequence[ChangeEvent]) -> int:
+    """What holding `events` may keep in memory. A `previous` may live for nobody else any more."""
     total = EVENT_WEIGHT * len(events)
     for event in events:
-        total += len(event.record.value)
+        total += len(event.record.key) + len(event.record.value)
+        if event.previous is not None:
+            total += len(event.previous.value)
     return total
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from jobguard import wire
-from jobguard_store.api.exchange import split_objects
+from jobguard_store.api.exchange import Objects
 from jobguard_store.api.kv import only_serializable, range_command, txn_command, writes
 from jobguard_store.errors import DuplicateKey, InvalidSortOption, KeyNotFound, TooManyOps
 from jobguard_store.machine.commands import (
@@ -129,14 +129,22 @@ def test_a_read_is_local_only_if_all_of_it_asks_for_that() -> None:
     ],
 )
 def test_a_stream_is_cut_into_objects(data: bytes, objects: list[bytes], rest: bytes) -> None:
-    assert split_objects(data) == (objects, rest)
+    stream = Objects()
+    assert stream.feed(data) == [text.lstrip() for text in objects]
+    assert stream.rest == rest
 
 
 def test_a_stream_may_be_cut_anywhere() -> None:
     whole = b'{"create_request":{"key":"YQ==","x":"\\\\\\"}"}} {"cancel_request":{}}'
-    expected, _ = split_objects(whole)
+    expected = Objects().feed(whole)
     for cut in range(len(whole)):
-        first, rest = split_objects(whole[:cut])
-        second, left = split_objects(rest + whole[cut:])
-        assert [text.strip() for text in (*first, *second)] == [text.strip() for text in expected]
-        assert left == b""
+        stream = Objects()
+        assert stream.feed(whole[:cut]) + stream.feed(whole[cut:]) == expected
+        assert stream.rest == b""
+
+
+def test_each_byte_of_a_stream_is_looked_at_once() -> None:
+    """Of a request that comes byte by byte, or this would not end."""
+    whole = b'{"create_request":{"key":"' + b"A" * 100_000 + b'","x":[' + b"{}," * 50_000 + b"{}]}}"
+    stream = Objects()
+    assert [text for byte in whole for text in stream.feed(bytes([byte]))] == [whole]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from jobguard_store import proposals as module
 from jobguard_store.errors import (
     LeaderChanged,
     LeaseNotFound,
@@ -184,3 +185,41 @@ def test_the_refusal_of_a_former_lifes_forward_hands_on_nothing_again() -> None:
         assert send(lives[1], 5) == [], "it would be applied twice"
 
     run(told())
+
+
+def test_who_went_away_before_anything_was_sent_is_forgotten() -> None:
+    def test(proposals: Proposals) -> None:
+        gone, there = submit(proposals, value=b"gone"), submit(proposals, value=b"there")
+        gone.cancel()
+        assert [decode(data)[1] for data in send(proposals, 5)] == [Put(b"k", b"there")]
+        assert len(proposals) == 1
+        waiting = [submit(proposals) for _ in range(3)]
+        for future in waiting:
+            future.cancel()
+        proposals.tick(0.1)
+        assert len(proposals) == 1, "they do not fill the queue until a leader comes"
+        there.cancel()
+        proposals.tick(0.2)
+        assert len(proposals) == 1, "it was sent, and may be applied"
+
+    story(test)
+
+
+def test_large_commands_are_held_only_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAITING_BYTES_MAX", 2500)
+
+    def test(proposals: Proposals) -> None:
+        futures = [submit(proposals, value=bytes(1000)) for _ in range(3)]
+        with pytest.raises(TooManyRequests):
+            submit(proposals)
+        origin, _ = decode(send(proposals, 5)[0])
+        proposals.applied(origin, DONE)
+        futures.append(submit(proposals, value=bytes(1000)))
+        with pytest.raises(TooManyRequests):
+            submit(proposals)
+        proposals.tick(7.0)
+        proposals.tick(7.0)
+        assert [future.exception() is None for future in futures] == [True, False, False, False]
+        submit(proposals)
+
+    story(test)

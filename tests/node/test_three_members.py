@@ -2,12 +2,16 @@
 
 import asyncio
 import contextlib
+import threading
 from pathlib import Path
 
 import pytest
 
+from jobguard_store import replica
 from jobguard_store.errors import NoLeader, OutcomeUnknown, StoreError
 from jobguard_store.machine.commands import GrantLease, Put, Range, RevokeLease
+from jobguard_store.storage.batch import Batch
+from jobguard_store.storage.database import Database
 from tests.node.members import eventually, get, heartbeats, members, put, run, soon
 
 
@@ -269,4 +273,52 @@ def test_a_member_whose_disk_was_lost_is_not_let_in_under_its_old_id(tmp_path: P
             assert reborn.header().revision == 1
             three.nodes[follower] = None
 
+    run(story())
+
+
+def test_a_leader_appends_only_so_much_that_its_quorum_has_not_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Followers whose disks hang still answer heartbeats; the log must not fill the leader's memory."""
+    monkeypatch.setattr(replica, "UNCOMMITTED_BYTES_MAX", 100_000)
+    let_through = threading.Event()
+    let_through.set()
+    quick: list[Database] = []
+    write = Database.write
+
+    def write_when_let(database: Database, batch: Batch) -> None:
+        if database not in quick:
+            let_through.wait()
+        write(database, batch)
+
+    monkeypatch.setattr(Database, "write", write_when_let)
+
+    async def story() -> None:
+        async with members(tmp_path) as three:
+            leader = await three.leader()
+            follower = three[(await three.followers())[0]]
+            await put(follower, "a", "1")
+            quick.append(three[leader]._replica._database)
+            let_through.clear()
+            try:
+                raft = three[leader]._replica.raft
+                before = raft.last_index
+                puts = []
+                for number in range(40):
+                    node = three[leader] if number % 2 else follower
+                    puts.append(asyncio.ensure_future(node.propose(Put(b"k%d" % number, bytes(20_000)))))
+                    await heartbeats(1)
+                assert 5 <= raft.last_index - before <= 7
+                assert raft.commit_index == before
+                for task in puts[20:30]:
+                    task.cancel()
+            finally:
+                let_through.set()
+            outcomes = await soon(asyncio.gather(*puts, return_exceptions=True))
+            assert not [each for each in outcomes[:20] + outcomes[30:] if isinstance(each, BaseException)]
+            answer = await soon(follower.range(Range(b"k", b"l", count_only=True), serializable=False))
+            assert answer.result.count == 30, "of those that went away nobody was sent on"
+
+    # The puts wait for longer than three election time-outs.
+    monkeypatch.setattr(replica, "LEADER_WAIT_ELECTIONS", 30)
     run(story())

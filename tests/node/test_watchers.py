@@ -254,3 +254,9 @@ def test_the_end_of_a_prefix() -> None:
     assert prefix_end(b"a") == b"b"
     assert prefix_end(b"a\xff\xff") == b"b"
     assert prefix_end(b"\xff") == b"\0"
+
+
+def test_weight_is_what_is_held_in_memory() -> None:
+    """A queue of deletes holds all that was deleted."""
+    old = Record(b"key", bytes(1000), 2, 2, 1, 0)
+    assert module.weight([ChangeEvent(tombstone(b"key", 3), old)]) == module.EVENT_WEIGHT + 3 + 1000

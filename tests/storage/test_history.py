@@ -130,6 +130,24 @@ def test_a_revision_is_never_split(member: Member) -> None:
     assert ([event.record.key for event in second.events], second.through) == ([b"last"], 3)
 
 
+def test_a_stretch_ends_where_it_grows_heavy(member: Member) -> None:
+    """A thousand changes may be a gigabyte and a half."""
+    megabyte = bytes(1 << 20)
+    member.do(*(Put(b"k%d" % (number % 2), megabyte) for number in range(20)))
+    member.flush()
+    start, seen = 2, []
+    while start <= 21:
+        found = member.database.changes(b"k", b"l", start, 21, previous=True)
+        assert found.events
+        assert (
+            sum(len(e.record.value) + len(e.previous.value if e.previous else b"") for e in found.events)
+            < 6 << 20
+        )
+        seen += [event.revision for event in found.events]
+        start = found.through + 1
+    assert seen == list(range(2, 22))
+
+
 def test_stretches_without_a_match_still_move_on(member: Member) -> None:
     member.put(*(f"noise{number}" for number in range(20)), "signal")
     member.flush()

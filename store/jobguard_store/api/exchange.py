@@ -69,7 +69,7 @@ class Exchange:
         As etcd's gateway has it, a first message that cannot be read is an error, a later one ends the
         requests like the end of the body. Raises InvalidRequest, MessageTooLarge, Disconnected.
         """
-        rest = b""
+        objects = Objects()
         first = True
         more = True
         while more:
@@ -77,12 +77,12 @@ class Exchange:
             if message["type"] == "http.disconnect":
                 raise Disconnected
             more = message["more_body"]
-            objects, rest = split_objects(rest + message["body"])
-            if rest and (not more or not rest.startswith(b"{")):
-                objects.append(rest)  # to fail on, unless something before it fails
+            texts = objects.feed(message["body"])
+            if objects.rest and (not more or not objects.rest.startswith(b"{")):
+                texts.append(bytes(objects.rest))  # to fail on, unless something before it fails
                 more = False
-            _check_size(len(rest))
-            for text in objects:
+            _check_size(len(objects.rest))
+            for text in texts:
                 try:
                     request = decode(text, kind)
                 except InvalidRequest:
@@ -148,35 +148,62 @@ def _check_size(size: int) -> None:
 
 
 _SPACE = re.compile(rb"\s*")
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|["{}\[\]]', re.DOTALL)
+_BRACKET_OR_QUOTE = re.compile(rb'["{}\[\]]')
+_IN_STRING = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)
 
 
-def split_objects(data: bytes) -> tuple[list[bytes], bytes]:
-    """The complete JSON objects at the head of `data`, and the rest: the begin of another, or junk."""
-    objects = []
-    start = 0
-    while (end := _object_end(data, start)) is not None:
-        objects.append(data[start:end])
-        start = end
-    return objects, data[start:].lstrip()
+class Objects:
+    """Cuts a stream into JSON objects. Each byte is looked at once, in however small parts it comes."""
 
+    def __init__(self) -> None:
+        self.rest = bytearray()  # the begin of another object, or junk
+        self._seen = 0  # bytes of it
+        self._depth = 0
+        self._in_string = False
 
-def _object_end(data: bytes, start: int) -> int | None:
-    """Where the object that begins at `start` ends, None if it does not yet."""
-    space = _SPACE.match(data, start)
-    assert space is not None
-    start = space.end()
-    if data[start : start + 1] != b"{":
-        return None
-    depth = 0
-    for token in _TOKEN.finditer(data, start):
-        match token[0]:
-            case b"{" | b"[":
-                depth += 1
-            case b"}" | b"]":
-                depth -= 1
-                if depth == 0:
-                    return token.end()
-            case b'"':
-                return None  # a string that goes on in the next part
-    return None
+    def feed(self, data: bytes) -> list[bytes]:
+        """The objects that are complete now."""
+        self.rest += data
+        objects = []
+        while (end := self._object_end()) is not None:
+            objects.append(bytes(self.rest[:end]))
+            del self.rest[:end]
+            self._seen = 0
+        return objects
+
+    def _object_end(self) -> int | None:
+        """Where the object at the head ends, None if it does not yet, or if there is none."""
+        if self._depth == 0:
+            space = _SPACE.match(self.rest)
+            assert space is not None
+            del self.rest[: space.end()]
+            if not self.rest.startswith(b"{"):
+                return None
+        while True:
+            if self._in_string and not self._leave_string():
+                return None
+            token = _BRACKET_OR_QUOTE.search(self.rest, self._seen)
+            if token is None:
+                self._seen = len(self.rest)
+                return None
+            self._seen = token.end()
+            match token[0]:
+                case b'"':
+                    self._in_string = True
+                case b"{" | b"[":
+                    self._depth += 1
+                case _:
+                    self._depth -= 1
+                    if self._depth == 0:
+                        return self._seen
+
+    def _leave_string(self) -> bool:
+        """Whether the string that has begun ends in what we have."""
+        inside = _IN_STRING.match(self.rest, self._seen)
+        assert inside is not None
+        self._seen = inside.end()
+        if self.rest[self._seen : self._seen + 1] != b'"':
+            return False
+        self._seen += 1
+        self._in_string = False
+        return True

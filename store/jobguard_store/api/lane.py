@@ -16,8 +16,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import Sized
 from typing import Any, cast
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from jobguard_store.api.exchange import BODY_BYTES_MAX, TEXT, Scope
@@ -52,11 +54,13 @@ class PlainCall:
         "response_complete",
         "start",
         "started",
+        "task",
     )
 
     def __init__(self, lane: Lane, *, keep_alive: bool) -> None:
         self.lane = lane
-        self.body = b""
+        self.task: asyncio.Task[None] | None = None
+        self.body: bytes | bytearray = b""
         self.more_body = True
         self.begun = False
         self.keep_alive = keep_alive
@@ -84,25 +88,36 @@ class PlainCall:
         """The body; of one that is too large, its beginning, and then that there is more than that."""
         if self.disconnected or self.response_complete:
             return {"type": "http.disconnect"}
-        body, self.body = self.body, b""
+        body, self.body = bytes(self.body), b""
         return {"type": "http.request", "body": body, "more_body": self.more_body and bool(body)}
 
     async def send(self, message: dict[str, Any]) -> None:
-        if self.disconnected:
-            return
         if message["type"] == "http.response.start":
             self.start = message
+            return
+        if self.lane.flow.write_paused:  # a client that asks on without reading fills nothing but its socket
+            await self.lane.flow.drain()
+        if self.disconnected:
             return
         body: bytes = message["body"]
         if self.start is not None:
             body, self.start, self.started = self.lane.head(self.start, self.keep_alive) + body, None, True
         self.lane.transport.write(body)
-        if message.get("more_body"):
-            if self.lane.flow.write_paused:
-                await self.lane.flow.drain()
-        else:
+        if not message.get("more_body"):
             self.response_complete = True
             self.lane.answered(self)
+
+
+class Flow(FlowControl):
+    """Reads nothing more while whole requests are waiting, or each answer would let in a thousand."""
+
+    def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        if not self._waiting:
+            super().resume_reading()
 
 
 class Lane(HttpToolsProtocol):
@@ -111,14 +126,31 @@ class Lane(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._plain: frozenset[bytes] = cast(Any, self.app).plain
+        self._connections_max: int = cast(Any, self.app).connections_max
         self._common: tuple[object, bytes] = (None, b"")
         self._special = False
+        self._running: Any = None  # the request being answered; uvicorn's `cycle` is the one that came last
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = Flow(transport, self.pipeline)
+        if len(self.connections) > self._connections_max:
+            log.warning("closing a connection: clients hold all %d there may be", self._connections_max)
+            transport.abort()
         connection = transport.get_extra_info("socket")
         if connection is not None:  # plain calls arm no timer: the kernel finds out who is gone
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody is left to answer: what was not yet handed on need not be done."""
+        super().connection_lost(exc)
+        self.pipeline.clear()
+        running = self._running
+        if running is not None and not running.response_complete:  # uvicorn knows only who came last
+            running.disconnected = True
+            running.message_event.set()
+        if isinstance(running, PlainCall) and running.task is not None:
+            running.task.cancel()
 
     # --- httptools' callbacks ---------------------------------------------------------------------
 
@@ -158,7 +190,11 @@ class Lane(HttpToolsProtocol):
         if not isinstance(call, PlainCall):
             super().on_body(body)
         elif not call.begun:
-            call.body += body
+            if call.body:
+                call.body = bytearray(call.body) if isinstance(call.body, bytes) else call.body
+                call.body += body  # in place: tiny chunks must not copy what came before each time
+            else:
+                call.body = body
             if len(call.body) > BODY_BYTES_MAX:
                 self._begin(call)  # it is refused without waiting for its end
 
@@ -170,7 +206,12 @@ class Lane(HttpToolsProtocol):
             call.more_body = False
             self._begin(call)
 
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
     def _begin(self, call: PlainCall) -> None:
+        self._running = call
         call.begun = True
         scope = {
             "type": "http",
@@ -179,7 +220,7 @@ class Lane(HttpToolsProtocol):
             "headers": self.headers,
             "query_string": b"",
         }
-        task = self.loop.create_task(call.run(self.app, scope))
+        call.task = task = self.loop.create_task(call.run(self.app, scope))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 

@@ -11,6 +11,7 @@ each renewal.
 
 import asyncio
 import re
+import resource
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -44,6 +45,8 @@ Page = Callable[["Node", bytes], Awaitable[health.Page]]
 KEEP_ALIVE_S = 24 * 3600
 STOP_GRACE_S = 2
 BACKLOG = 4096
+# Of the files this process may have open: for its database, its peers, and whoever comes meanwhile.
+FILES_RESERVED = 64
 LEADER_MISSED_MAX = 3  # election timeouts without a leader, before a stream that wants one is ended
 
 _API = ("/v3", "/v3beta")
@@ -92,6 +95,7 @@ class Api:
     plain = frozenset(path.encode() for path in UNARY)  # calls with one body and one answer
 
     def __init__(self, node: "Node", election_s: float) -> None:
+        self.connections_max = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - FILES_RESERVED
         self._node = node
         self._election_s = election_s
         self._streams: set[asyncio.Task[Any]] = set()
@@ -180,6 +184,8 @@ class Api:
         finally:
             running.cancel()
             await asyncio.wait([running])
+            if not running.cancelled():
+                running.exception()  # looked at, or the loop would take it for one that nobody expected
 
     async def _other(self, scope: Scope, exchange: Exchange) -> None:
         """Everything that is not a call of the API."""

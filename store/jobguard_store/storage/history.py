@@ -27,6 +27,7 @@ from jobguard_store.storage.tables import history, meta
 Reading = Callable[[], AbstractContextManager[Connection]]
 
 _PAGE_KEYS = 1000
+_STRETCH_BYTES = 4 << 20
 
 
 # --- a read at a revision -----------------------------------------------------------------------------
@@ -109,13 +110,25 @@ def changes(
     previous: bool,
     tail: Sequence[ChangeEvent],
 ) -> Changes:
-    """The next stretch of about `limit` rows, durable ones first, then the tail. Raises Compacted."""
+    """The next stretch, about `limit` rows or 4 MiB: durable ones first, then the tail. Raises Compacted."""
     with reading() as tx:
         compact, durable = _refuse_compacted(tx, from_revision)
         through, cut = _stretch(tx, span, from_revision, min(durable, to_revision), limit)
-        rows = tx.execute(_changed(span, from_revision, through, previous)).all()
-    events = [_event(row, compact, previous) for row in rows]
+        events: list[ChangeEvent] = []
+        size = 0
+        with tx.execute(_changed(span, from_revision, through, previous)) as rows:
+            for row in rows:
+                event = _event(row, compact, previous)
+                if size >= _STRETCH_BYTES and event.revision != events[-1].revision:
+                    through, cut = events[-1].revision, True
+                    break
+                events.append(event)
+                size += _size(event.record) + (_size(event.previous) if event.previous else 0)
     return Changes(events, through) if cut else join(events, durable, tail, span, from_revision, to_revision)
+
+
+def _size(record: Record) -> int:
+    return len(record.key) + len(record.value)
 
 
 def join(
