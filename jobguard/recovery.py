@@ -18,6 +18,7 @@ from jobguard.records import Active, Attempt, Open, Verdict
 
 RETRY_GRACE = timedelta(seconds=30)  # a retry's message may be this late
 DEADLINE_GRACE = timedelta(seconds=2)  # a claim at the last moment is on its way
+RERUN_PATIENCE = timedelta(days=1)  # a rerun or retry may wait this long for a worker; it blocks its job
 _REPUBLISH_S = (30, 60, 120, 300, 600)
 _RERUN_S = (0, 10, 60, 300, 600)
 
@@ -91,6 +92,8 @@ def decide(
     start = max(filter(None, (record.not_before, record.retry_at, record.nominal)))
     if now < start:
         return Wait(start)
+    if record.claimed and now > start + RERUN_PATIENCE:
+        return _unstarted(workers, Verdict.LOST, f"no worker started {attempt_text(record)} within a day")
     if busy and record.overlap == "wait":
         return Wait()
     if record.r == 0 and not maybe_sent:
@@ -110,11 +113,15 @@ def _late(record: Open, workers: Workers) -> Step:
     if record.published == 0:
         turn = "its turn did not come" if record.overlap == "wait" else "it could not be published"
         return End(Verdict.LATE, f"{turn} before its deadline")
+    return _unstarted(workers, Verdict.LATE, "no worker started it before its deadline")
+
+
+def _unstarted(workers: Workers, verdict: Verdict, reason: str) -> Step:
     if workers is Workers.UNKNOWN:
         return AskWorkers()
     if workers is Workers.MIXED:
         return End(Verdict.UNCLAIMED, "no guarded worker claimed it; an unguarded one may have run it")
-    return End(Verdict.LATE, "no worker started it before its deadline")
+    return End(verdict, reason)
 
 
 def _again(record: Open, workers: Workers, now: datetime) -> Step:
@@ -131,6 +138,10 @@ def _again(record: Open, workers: Workers, now: datetime) -> Step:
     if workers is Workers.UNKNOWN:
         return AskWorkers()
     return Publish(first=False) if workers is Workers.GUARDED else Wait(now + timedelta(seconds=5))
+
+
+def attempt_text(record: Open) -> str:
+    return f"attempt {record.n}" + (f" retry {record.r}" if record.r else "")
 
 
 def _brake(seconds: tuple[int, ...], count: int) -> timedelta:

@@ -233,7 +233,7 @@ def release(
     """
     occurrence = seen.record.occurrence
     active, entry = keys.active(occurrence), keys.audit(audit.at, nonce)
-    again = next_dispatch(seen.record, lost=seen.record.lost, not_before=None)
+    again = next_dispatch(seen.record, lost=seen.record.lost, not_before=audit.at)
     outcome = to_done(keys, occurrence, done) if done else (put(keys.open(occurrence), encode(again)),)
 
     def read(answer: TxnResponse) -> Written | Moved[Active]:

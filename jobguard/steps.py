@@ -93,7 +93,7 @@ def open_begins(n: int, r: int) -> bytes:
     return b'{"v":1,"n":%d,"r":%d,' % (n, r)
 
 
-def next_dispatch(record: Open, *, lost: int, not_before: datetime | None) -> Open:
+def next_dispatch(record: Open, *, lost: int, not_before: datetime) -> Open:
     """Attempt n + 1, which nobody has published yet."""
     return msgspec.structs.replace(
         record,

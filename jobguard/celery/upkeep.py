@@ -20,7 +20,7 @@ from jobguard.celery.entries import ended, occurrence_text
 from jobguard.celery.leader import AFTER_FAILURE, Leader, apart
 from jobguard.celery.workers import Fleet
 from jobguard.records import Active, Attempt, Occurrence, Open, Record, Verdict
-from jobguard.recovery import AskWorkers, End, Publish, Rerun, Step, Wait, decide
+from jobguard.recovery import AskWorkers, End, Publish, Rerun, Step, Wait, attempt_text, decide
 from jobguard.steps import Seen, Written, first, get, get_prefix, kvs, see, seen
 from jobguard.wire import KeyValue
 
@@ -166,11 +166,8 @@ class Upkeep:
 
     def _publish_again(self, opened: Seen[Open]) -> None:
         if self._has_entry(opened):
-            record = opened.record
-            text = f"attempt {record.n}" + (f" retry {record.r}" if record.r else "")
-            logger.warning(
-                "jobguard: %s, %s: not claimed yet; sent again", occurrence_text(record.occurrence), text
-            )
+            name, attempt = occurrence_text(opened.record.occurrence), attempt_text(opened.record)
+            logger.warning("jobguard: %s, %s: not claimed yet; sent again", name, attempt)
             self.leader.publish_planned(opened)
 
     def _has_entry(self, opened: Seen[Open]) -> bool:

@@ -537,6 +537,21 @@ def test_an_operators_rerun_is_published_without_asking_the_workers(stage: Stage
     assert stage.sent == [("02:01:00", 1, 0), ("02:01:00", 2, 0)]
 
 
+def test_an_operators_rerun_of_an_old_occurrence_has_its_day_too(stage: Stage) -> None:
+    leader = stage.term()
+    stage.at(60)
+    leader.plan_due()
+    claimed = stage.claim(1)
+    stage.at(2 * 86400)
+    audit = Audit(at=stage.now, by="ada", action="release", target="work", reason="stuck")
+    kv = stage.client.get(stage.keys.open(claimed.open.record.occurrence))
+    assert kv
+    step = runs.release(stage.keys, seen(kv, Open), token=claimed.token, audit=audit, nonce="a", done=None)
+    assert stage.client.txn(step.compare, step.success, step.failure).succeeded
+    stage.upkeep(leader)
+    assert stage.sent[-1] == ("02:01:00", 2, 0)
+
+
 def test_the_history_is_cut_to_a_bounded_length(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobguard.celery.upkeep.HISTORY_COUNT", 10)
     leader = stage.term()

@@ -116,6 +116,26 @@ def test_a_rerun_waits_for_its_brake_and_knows_no_deadline() -> None:
     assert needs(record, 4000) == Publish(first=True)
 
 
+@pytest.mark.parametrize(
+    ("facts", "what"),
+    [
+        ({"n": 2, "lost": 1, "not_before": after(100)}, "attempt 2"),
+        ({"r": 1, "retry_at": after(100)}, "attempt 1 retry 1"),
+    ],
+)
+def test_a_rerun_or_retry_that_nobody_starts_ends_too(facts: dict[str, Any], what: str) -> None:
+    """It counts as running, so for as long as it stays open no other occurrence of the job may start."""
+    record, day = opened(published=3, published_at=after(80_000), **facts), 24 * 3600
+    assert needs(record, day + 99, workers=Workers.GUARDED) == Publish(first=False)
+    assert needs(record, day + 101) == AskWorkers()
+    for workers in (Workers.GUARDED, Workers.NONE):
+        ended = needs(record, day + 101, workers=workers)
+        assert ended == End(Verdict.LOST, f"no worker started {what} within a day")
+    ended = needs(record, day + 101, workers=Workers.MIXED)
+    assert isinstance(ended, End)
+    assert ended.verdict is Verdict.UNCLAIMED
+
+
 # --- retries ---
 
 
