@@ -277,6 +277,12 @@ class WorkerDirectory:
                 path.unlink()
         return found
 
+    def touch(self) -> None:
+        """Systems clean their /tmp of what looks old, and writes to mapped memory need not change a time."""
+        for path in (self.path, *self.path.iterdir()):
+            with suppress(FileNotFoundError):
+                os.utime(path)
+
     def remove(self) -> None:
         """At the worker's end. Children that still live keep their mappings."""
         os.environ.pop(ENVIRONMENT, None)

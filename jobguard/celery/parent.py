@@ -102,8 +102,12 @@ class Parent:
 
     def _keep(self) -> None:
         while not self._stopping.wait(min(_LOOK_S, self._settings.session_ttl / 40)):
-            self._publish_deadline()
-            self._kill_late_bodies()
+            try:
+                self._publish_deadline()
+                self._kill_late_bodies()
+            except Exception:
+                # Without this thread the children would see no renewals, and stop their bodies.
+                logger.exception("jobguard: a look at the lease failed; the next one follows")
 
     def _publish_deadline(self) -> None:
         session = self._session
@@ -183,6 +187,7 @@ class Parent:
         without a claim: an operator has taken it. What is read first decides which of the two cannot be told
         from a claim that has just begun or ended, so each is read in its own order.
         """
+        self._directory.touch()
         self._forget_dead_children()
         lease = self._written.lease
         if lease:
@@ -209,9 +214,17 @@ class Parent:
         return {kv.key: (kv.create_revision, decode(kv.value, Active)) for kv in found if kv}
 
     def _stop_bodies_without_claim(self, words: Words, claimed: set[str], lease: int) -> None:
-        """The words were read first: a body that ran then had its claim then, and has it no more."""
-        nonces = {word.nonce for word in words.values() if word.running and word.lease == lease}
-        for nonce in nonces - claimed:
+        """The words were read first: a body that ran then had its claim then, and has it no more.
+
+        A node tells a lease's keys without asking a quorum, and may be behind. So a claim that is missing
+        there is looked for once more before its body is stopped.
+        """
+        missing = {word.nonce for word in words.values() if word.running and word.lease == lease} - claimed
+        if missing:
+            store = self._store
+            active = store.client.prefix(store.keys.prefix("active")).kvs
+            missing -= {decode(kv.value, Active).nonce for kv in active if kv.lease == lease}
+        for nonce in missing:
             self._directory.stop(nonce)
         for nonce in set(self._directory.told()) - {word.nonce for word in words.values()}:
             self._directory.take_back_stop(nonce)

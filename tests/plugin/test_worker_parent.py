@@ -1,0 +1,96 @@
+"""The worker's main process by itself, against a store: what it does for its children, and to them."""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobguard import runs
+from jobguard.celery import deadline
+from jobguard.celery.deadline import ChildFile, Running, WorkerDirectory
+from jobguard.celery.parent import Parent, advertisement
+from jobguard.client import Client
+from jobguard.records import Attempt, Occurrence
+from jobguard.runs import Claimed
+from jobguard.settings import Settings
+from jobguard.wire import LeaseTimeToLiveResponse, int64
+from tests.plugin.bench import Bench, until
+
+
+@pytest.fixture
+def parent(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Parent]:
+    monkeypatch.setattr(deadline.tempfile, "tempdir", str(tmp_path))
+    settings = Settings(endpoints=(bench.store.url,), namespace=bench.namespace, session_ttl=3)
+    parent = Parent(settings, WorkerDirectory.make(), advertisement("w1@test", "prefork", 1))
+    parent.start()
+    until(lambda: parent._written.lease, "it has a lease")
+    yield parent
+    parent.stop()
+
+
+def claim(bench: Bench, parent: Parent, child: ChildFile) -> Occurrence:
+    """A child of the parent runs an occurrence."""
+    lease = parent._written.lease
+    occurrence = bench.plan("work", "run_once")
+    attempt = Attempt(n=1, r=0, host="here", pid=1, nonce="a" * 32, since=datetime.now(UTC))
+    child.tell(Running.STOPPABLE, attempt.nonce, lease)
+    step = runs.claim(bench.keys, occurrence, attempt, lease=lease)
+    assert isinstance(step.read(bench.client.txn(step.compare, step.success, step.failure)), Claimed)
+    return occurrence
+
+
+@pytest.fixture
+def child(parent: Parent) -> Iterator[ChildFile]:
+    process = subprocess.Popen(["sleep", "60"])
+    try:
+        yield ChildFile(parent._directory.path / f"child-{process.pid}", create=True)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_body_is_not_stopped_on_the_word_of_a_node_that_is_behind(
+    bench: Bench, parent: Parent, child: ChildFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The keys of a lease are told without a quorum: an old leader that is cut off does not know them all."""
+    claim(bench, parent, child)
+
+    def behind(self: Client, id: int, keys: bool = False) -> LeaseTimeToLiveResponse:
+        return LeaseTimeToLiveResponse(ID=int64(id), TTL=int64(3), keys=())
+
+    monkeypatch.setattr(Client, "time_to_live", behind)
+    parent._compare_claims()
+    assert parent._directory.told() == []
+
+
+def test_a_body_whose_claim_is_gone_is_stopped(bench: Bench, parent: Parent, child: ChildFile) -> None:
+    occurrence = claim(bench, parent, child)
+    parent._compare_claims()
+    assert parent._directory.told() == []
+    bench.client.delete(bench.keys.active(occurrence))
+    parent._compare_claims()
+    assert parent._directory.told() == ["a" * 32]
+
+
+def test_its_files_never_look_abandoned(parent: Parent, child: ChildFile) -> None:
+    """Systems clean /tmp of what was not touched for days, and writes to mapped memory may not count."""
+    directory = parent._directory.path
+    old = time.time() - 11 * 86400
+    for path in (directory, *directory.iterdir()):
+        os.utime(path, (old, old))
+    parent._compare_claims()
+    for path in (directory, *directory.iterdir()):
+        assert time.time() - path.stat().st_mtime < 60, path
+
+
+def test_the_keeper_goes_on_after_a_bug(parent: Parent, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """Without it the children see no renewals, stop their bodies, and the worker never runs any again."""
+    monkeypatch.setattr(parent, "_kill_late_bodies", lambda: 1 / 0)
+    until(lambda: "division by zero" in caplog.text, "the bug strikes")
+    before = parent._written.at
+    until(lambda: parent._lease_file.read().at > before, "the next renewal is told")
