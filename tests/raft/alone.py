@@ -86,7 +86,7 @@ def candidate(**how: Any) -> Raft:
         raft.tick()
     carry_out(raft)
     term = raft.term + 1
-    for peer in raft._other_voters:
+    for peer in raft._electorate.others:
         raft.step(PreVote(sender=peer, to=1, term=term, granted=True))
     assert (raft.role, raft.term) == (Role.CANDIDATE, term)
     return raft
@@ -96,7 +96,7 @@ def leader(**how: Any) -> Raft:
     """It stood and won. Its no-op is on its own disk, and on nobody else's yet."""
     raft = candidate(**how)
     carry_out(raft)
-    for peer in raft._other_voters:
+    for peer in raft._electorate.others:
         raft.step(Vote(sender=peer, to=1, term=raft.term, granted=True))
     assert raft.role is Role.LEADER
     carry_out(raft)
@@ -106,7 +106,7 @@ def leader(**how: Any) -> Raft:
 def settled_leader(**how: Any) -> Raft:
     """.. and everybody holds its no-op."""
     raft = leader(**how)
-    for peer in raft._other_voters:
+    for peer in raft._electorate.others:
         tell(raft, reply(raft, peer))
     assert raft.commit_index == raft.last_index
     return raft

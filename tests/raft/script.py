@@ -22,6 +22,7 @@ Place in the house   test_scenarios, scenarios/*.txt  ->  script  ->  jobguard_s
     join 4                             4 starts with nothing, and knows nobody
     change 1 add-voter 4               1 is asked to change who is in: add-learner, add-voter, promote, remove
     members [1 2 3]                    who counts, as far as each knows
+    transfer 1 2                       1 is asked to hand leadership over to 2
     hold 1             flush 1 [n]     1's disk takes batches and does not finish them; n (or all) finish
     flow 1                             all finish, and from now on at once
     crash 1            start 1         what its disk did not finish is lost; it starts from the rest
@@ -57,6 +58,7 @@ from jobguard_store.raft import (
     Role,
     Snapshot,
     SnapshotOffer,
+    TransferRefused,
 )
 
 
@@ -261,6 +263,15 @@ class Script:
         self.say(f"{node} appends {show(entry)}")
         self._turn(member)
 
+    def do_transfer(self, node: str, to: str) -> None:
+        member = self.members[int(node)]
+        try:
+            member.up.transfer(int(to))
+        except (NotLeader, TransferRefused) as refusal:
+            self.say(f"{node} refuses: {refusal}")
+            return
+        self._turn(member)
+
     def do_members(self, *nodes: str) -> None:
         for node in nodes or [str(node) for node in self.members]:
             raft = self.members[int(node)].up
@@ -420,7 +431,7 @@ def tell(message: Message) -> str:
     """1 -> 2 AppendEntries term=1 previous=0/0 entries=1/1..1/3 commit=0"""
     shown = [f"{message.sender} -> {message.to} {type(message).__name__}"]
     for field in fields(message):
-        if field.name not in ("sender", "to"):
+        if field.name not in ("sender", "to") and getattr(message, field.name) != field.default:
             shown.append(f"{field.name}={show(getattr(message, field.name))}")
     return " ".join(shown)
 

@@ -89,8 +89,8 @@ def test_every_message_has_a_code_and_survives_the_wire() -> None:
         fields = {name: values.get(name, 1) for name in kind.__slots__}
         if kind is AppendRefusal:
             fields["previous"] = 2
-        if "granted" in fields:
-            fields["granted"] = True
+        for flag in {"granted", "at_leaders_wish"} & set(fields):
+            fields[flag] = True
         message = kind(**fields)
         assert msgspec.msgpack.decode(msgspec.msgpack.encode(message), type=kind) == message
 

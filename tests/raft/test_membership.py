@@ -365,6 +365,6 @@ class Test_removal:
     def test_a_vote_of_who_was_removed_counts_for_nothing(self) -> None:
         raft = candidate(voters=3)
         carry_out(raft)
-        raft._voters = (1, 2, 4)
+        raft._electorate.voters = (1, 2, 4)
         tell(raft, Vote(sender=3, to=1, term=raft.term, granted=True))
         assert raft.role is Role.CANDIDATE

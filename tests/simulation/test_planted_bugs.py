@@ -79,7 +79,7 @@ class ReadsBecauseItOnceLed(Raft):
     def read_index(self, context: int) -> None:
         super().read_index(context)
         self._reads.begin(self.commit_index)
-        for peer in self._other_voters:
+        for peer in self._electorate.others:
             self._reads.confirm(peer, self._reads.context)
 
 

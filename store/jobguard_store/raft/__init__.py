@@ -5,7 +5,7 @@ Never                reads a clock, opens anything, awaits, or draws its own ran
 """
 
 from jobguard_store.raft.configuration import NOBODY, Configuration, Member
-from jobguard_store.raft.core import NotLeader, Raft, Role
+from jobguard_store.raft.core import HandingOver, NotLeader, Raft, Role
 from jobguard_store.raft.leading import Limits
 from jobguard_store.raft.membership import (
     AddLearner,
@@ -37,9 +37,11 @@ from jobguard_store.raft.messages import (
     Ready,
     Snapshot,
     SnapshotOffer,
+    TimeoutNow,
     Vote,
     VoteRequest,
 )
+from jobguard_store.raft.transfer import TransferRefused
 
 __all__ = [
     "MESSAGES",
@@ -57,6 +59,7 @@ __all__ = [
     "Entry",
     "EntryId",
     "EntryKind",
+    "HandingOver",
     "HardState",
     "Heartbeat",
     "HeartbeatReply",
@@ -75,6 +78,8 @@ __all__ = [
     "Role",
     "Snapshot",
     "SnapshotOffer",
+    "TimeoutNow",
+    "TransferRefused",
     "Update",
     "Vote",
     "VoteRequest",

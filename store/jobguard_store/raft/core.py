@@ -1,6 +1,6 @@
 """Elections and replication: Raft's rules as a plain object.
 
-Place in the house   node  ->  raft.core  ->  raft.patience, raft.leading, raft.log, raft.reads
+Place in the house   node  ->  raft.core  ->  raft.leading, raft.electorate, raft.patience, raft.log
 Takes                ticks, peers' messages, proposals, word of what became durable
 Gives                Ready: what to send, persist, then send, then apply
 Never                reads a clock, opens anything, awaits, or draws its own randomness
@@ -13,6 +13,7 @@ from enum import Enum
 from typing import assert_never
 
 from jobguard_store.raft.configuration import Configuration
+from jobguard_store.raft.electorate import Electorate
 from jobguard_store.raft.leading import LIMITS, Leadership, Limits
 from jobguard_store.raft.log import RaftLog
 from jobguard_store.raft.membership import Change
@@ -34,9 +35,11 @@ from jobguard_store.raft.messages import (
     Ready,
     Snapshot,
     SnapshotOffer,
+    TimeoutNow,
     Vote,
     VoteRequest,
 )
+from jobguard_store.raft.outbox import Outbox
 from jobguard_store.raft.patience import Patience, Randomness
 from jobguard_store.raft.quorum import Outcome, tally
 from jobguard_store.raft.reads import ReadRounds
@@ -55,6 +58,14 @@ class NotLeader(Exception):
     def __init__(self, leader: int | None) -> None:
         super().__init__(f"not the leader; the leader is {leader}")
         self.leader = leader
+
+
+class HandingOver(NotLeader):
+    """Nothing was appended: this leader waits for `leader` to take over, or for that to fail."""
+
+    def __init__(self, heir: int) -> None:
+        super().__init__(heir)
+        self.args = (f"handing leadership over to {heir}",)
 
 
 class Raft:
@@ -85,28 +96,24 @@ class Raft:
         self.node_id = node_id
         self.log = RaftLog(base, entries, configuration or Configuration.of(voters))
         assert base.index <= applied_index <= self.log.last_index, "applied beyond what the log holds"
-        self._configuration = self.log.configuration
-        self._voters = self._configuration.voters
+        self._electorate = Electorate(node_id, self.log)
         self._election_ticks = election_ticks
         self._heartbeat_ticks = heartbeat_ticks
         self._limits = limits
 
         self.term = hard_state.term
         self._voted_for = hard_state.voted_for
-        self._durable_hard_state = self._handed_hard_state = hard_state
+        self._outbox = Outbox(hard_state)
 
         self.role = Role.FOLLOWER
         self.leader: int | None = None
         self.commit_index = self.applied_index = self._handed_commit = applied_index
 
-        self._patience = Patience(election_ticks, self._rivals, random)
+        self._patience = Patience(election_ticks, self._electorate.rivals, random)
         self._votes: dict[int, bool] = {}
         self._leadership: Leadership | None = None
         self._ticks_to_heartbeat = 0
-        self._reads = ReadRounds(node_id, self._voters)
-
-        self._messages: list[Message] = []
-        self._messages_after_persist: list[Message] = []
+        self._reads = ReadRounds(node_id, self._electorate.voters)
 
     @property
     def last_index(self) -> int:
@@ -151,7 +158,7 @@ class Raft:
             self._on_message_from_the_past(message)
             return
         if message.term > self.term:
-            if isinstance(message, VoteRequest) and not self._hears_vote_of(message.sender):
+            if isinstance(message, VoteRequest) and not self._hears(message):
                 return
             self._become_follower(message.term)
         match message:
@@ -166,7 +173,7 @@ class Raft:
             case Heartbeat():
                 self._hear_leader(message.sender)
                 self._commit(message.commit)
-                self._send(HeartbeatReply(**self._to(message.sender), context=message.context))
+                self._outbox.send(HeartbeatReply(**self._to(message.sender), context=message.context))
             case HeartbeatReply():
                 if self._leadership:
                     self._leadership.on_heartbeat_reply(message, self.commit_index)
@@ -176,6 +183,10 @@ class Raft:
             case SnapshotOffer():
                 self._hear_leader(message.sender)
                 self._on_snapshot_offer(message)
+            case TimeoutNow():
+                self._hear_leader(message.sender)
+                if self._electorate.may_stand(self.commit_index):
+                    self._stand(at_leaders_wish=True)
             case VoteRequest():
                 self._on_vote_request(message)
             case Vote():
@@ -185,8 +196,29 @@ class Raft:
                 assert_never(never)
 
     def propose(self, data: Sequence[bytes]) -> EntryId:
-        """Append one entry per item and return the id of the first. Raises NotLeader."""
-        return self._leading().append(EntryKind.NORMAL, data)
+        """Append one entry per item and return the id of the first. Raises NotLeader, HandingOver."""
+        leadership = self._leading()
+        if leadership.heir is not None:
+            raise HandingOver(leadership.heir)
+        return leadership.append(EntryKind.NORMAL, data)
+
+    @property
+    def accepts_proposals(self) -> bool:
+        """Leads, and does not hand over."""
+        return self._leadership is not None and self._leadership.heir is None
+
+    def transfer(self, to: int) -> None:
+        """Hand leadership over to a voter: for an election timeout nothing is appended, for its sake.
+
+        It worked when another leads; it failed when `accepts_proposals` again. Raises NotLeader,
+        TransferRefused.
+        """
+        self._leading().transfer(to)
+
+    @property
+    def successor(self) -> int | None:
+        """The voter in touch that lacks least: whom to hand over to before we stop."""
+        return self._leadership.successor() if self._leadership else None
 
     def change_membership(self, change: Change) -> EntryId:
         """Append the configuration after `change`; it counts from now on. Raises NotLeader, ChangeRefused."""
@@ -214,7 +246,7 @@ class Raft:
 
     def hard_state_persisted(self, hard_state: HardState) -> None:
         """The hard state of a Ready is durable. Report it before `persisted` of the same Ready."""
-        self._durable_hard_state = hard_state
+        self._outbox.persisted(hard_state)
         if self.role is Role.CANDIDATE and hard_state == HardState(self.term, self.node_id):
             self._count_vote(self.node_id, True)  # a vote counts once it cannot be forgotten, our own too
 
@@ -257,7 +289,7 @@ class Raft:
             self._leadership.peer_lost(peer)
         elif peer == self.leader:
             self.leader = None
-            rank = self._rank_without(peer)
+            rank = self._electorate.rank_without(peer)
             self._patience.leader_lost(rank)
             if rank == 0:
                 self._lose_patience()
@@ -267,12 +299,11 @@ class Raft:
     def has_ready(self) -> bool:
         """Whether there is work to take. Cheap, and False only if ready() would be empty."""
         return bool(
-            self._messages
-            or self._messages_after_persist
+            self._outbox
             or (self._leadership and self._leadership.may_send)
             or self.log.has_unhanded
             or self.commit_index > self._handed_commit
-            or self._hard_state_changed
+            or self._outbox.is_news(self.term, self._voted_for)
             or self._reads.has_results
             or self._may_begin_read_round
         )
@@ -287,72 +318,42 @@ class Raft:
                 self._leadership.send_appends(self.commit_index)
         offers = self._leadership.take_offers() if self._leadership else ()
         hard_state = None
-        if self._hard_state_changed:
-            hard_state = self._handed_hard_state = HardState(self.term, self._voted_for)
+        if self._outbox.is_news(self.term, self._voted_for):
+            hard_state = self._outbox.hand_out(HardState(self.term, self._voted_for))
         committed = self._hand_out_committed()
         reads, reads_lost = self._reads.take()
-        ready = Ready(
-            messages=tuple(self._messages),
+        messages, messages_after_persist = self._outbox.take()
+        return Ready(
+            messages=messages,
             offers=offers,
             snapshot=self.log.hand_out_snapshot(),
             hard_state=hard_state,
             entries=self.log.hand_out(),
-            messages_after_persist=tuple(self._messages_after_persist),
+            messages_after_persist=messages_after_persist,
             committed=committed,
             reads=reads,
             reads_lost=reads_lost,
         )
-        self._messages.clear()
-        self._messages_after_persist.clear()
-        return ready
 
     def _hand_out_committed(self) -> tuple[Entry, ...]:
         first = self._handed_commit + 1
         self._handed_commit = min(self.commit_index, self._handed_commit + self._limits.committed)
         return self.log.slice(first, self._handed_commit) if first <= self._handed_commit else ()
 
-    @property
-    def _hard_state_changed(self) -> bool:
-        handed = self._handed_hard_state
-        return handed.term != self.term or handed.voted_for != self._voted_for
-
-    # -- Membership --------------------------------------------------------------------------------
+    # -- Who is in the cluster -----------------------------------------------------------------------
 
     @property
     def configuration(self) -> Configuration:
-        """The one that counts, committed or not: whom to talk to."""
-        return self._configuration
+        """The one that counts, committed or not: whom to be in touch with."""
+        return self._electorate.configuration
 
     def _follow_configuration(self) -> None:
-        """Whoever the last configuration in our log names is who counts, from now on."""
-        if self._configuration is not self.log.configuration:
-            self._configuration = self.log.configuration
-            self._voters = self._configuration.voters
-            self._patience.rivals = self._rivals
-            self._reads.count_among(self._voters)
-
-    @property
-    def _other_voters(self) -> tuple[int, ...]:
-        return tuple(voter for voter in self._voters if voter != self.node_id)
-
-    @property
-    def _rivals(self) -> int:
-        return len(self._other_voters) if self._voters else 1  # that we know none does not mean there is none
-
-    # -- Sending -----------------------------------------------------------------------------------
+        if self._electorate.follow_log():
+            self._patience.rivals = self._electorate.rivals
+            self._reads.count_among(self._electorate.voters)
 
     def _to(self, peer: int) -> dict[str, int]:
         return {"sender": self.node_id, "to": peer, "term": self.term}
-
-    def _send(self, message: Message) -> None:
-        """Send what needs no more than our term to be durable: without it, we could deny having said it."""
-        if self._durable_hard_state.term == self.term:
-            self._messages.append(message)
-        else:
-            self._messages_after_persist.append(message)
-
-    def _send_after_persist(self, message: Message) -> None:
-        self._messages_after_persist.append(message)
 
     # -- Elections (5.2, 5.4.1; pre-vote: thesis 9.6) ----------------------------------------------
 
@@ -363,9 +364,7 @@ class Raft:
         if term > self.term:
             self.term = term
             self._voted_for = None
-            # Promises of a term we leave before they were sent bind nobody; and an unsent ack may be about
-            # entries that give way before they are ever written.
-            self._messages_after_persist.clear()
+            self._outbox.forget_promises()
         self.role = Role.FOLLOWER
         self.leader = None
         self._patience.leader_forgotten()
@@ -377,53 +376,40 @@ class Raft:
         self.leader = leader
         self._patience.leader_heard()
 
-    def _hears_vote_of(self, candidate: int) -> bool:
-        return self._leadership is None and self._patience.hears_vote_of(candidate)
+    def _hears(self, ask: VoteRequest) -> bool:
+        """Nobody deposes a leader that is heard, except at its own wish."""
+        if ask.at_leaders_wish:
+            return True
+        return self._leadership is None and self._patience.hears_vote_of(ask.sender)
 
     def _lose_patience(self) -> None:
         """Nobody leads, as far as we know."""
         self.leader = None
-        if self._may_stand:
+        if self._electorate.may_stand(self.commit_index):
             self._ask_ahead()
         else:
             self._patience.restart()
-
-    @property
-    def _may_stand(self) -> bool:
-        """Voters may; and one whose removal stands in its log, until it knows that to be committed.
-
-        It may be needed for that: of two nodes, the leader removes itself and crashes before the other has
-        the entry, whose log is then too short to win the vote it needs (thesis 4.2.2). Its own vote is none.
-        """
-        if self.node_id in self._voters:
-            return True
-        since = self.log.configuration_index
-        return since > self.commit_index and self.node_id in self.log.configuration_at(since - 1).voters
-
-    def _rank_without(self, leader: int) -> int:
-        """Our place among the voters that may follow `leader`; learners come last, and never ask."""
-        others = [voter for voter in self._voters if voter != leader]
-        return others.index(self.node_id) if self.node_id in others else len(others)
 
     def _ask_ahead(self) -> None:
         """Ask who would vote for us. Until a quorum would, our term stays, and a leader undisturbed."""
         self.role = Role.PRE_CANDIDATE
         self._votes = {self.node_id: True}
         self._patience.restart()
-        if tally(self._votes, self._voters) is Outcome.WON:
+        if tally(self._votes, self._electorate.voters) is Outcome.WON:
             self._stand()
             return
-        for peer in self._other_voters:
+        for peer in self._electorate.others:
             ask = self._to(peer) | {"term": self.term + 1}
-            self._messages.append(PreVoteRequest(**ask, last=self.log.last))
+            self._outbox.send_at_once(PreVoteRequest(**ask, last=self.log.last))
 
     def _on_pre_vote_request(self, ask: PreVoteRequest) -> None:
         heard = self._leadership is None and self._patience.hears_pre_votes
         if heard and ask.term > self.term and ask.last >= self.log.last:
             self._patience.pre_vote_granted(ask.sender)
-            self._send(PreVote(sender=self.node_id, to=ask.sender, term=ask.term, granted=True))
+            vote = self._to(ask.sender) | {"term": ask.term}
+            self._outbox.send_at_once(PreVote(**vote, granted=True))
         else:
-            self._send(PreVote(**self._to(ask.sender), granted=False))
+            self._outbox.send(PreVote(**self._to(ask.sender), granted=False))
 
     def _on_pre_vote(self, vote: PreVote) -> None:
         if not vote.granted and vote.term > self.term:
@@ -431,21 +417,22 @@ class Raft:
         if self.role is not Role.PRE_CANDIDATE or (vote.granted and vote.term != self.term + 1):
             return
         self._votes.setdefault(vote.sender, vote.granted)
-        match tally(self._votes, self._voters):
+        match tally(self._votes, self._electorate.voters):
             case Outcome.WON:
                 self._stand()
             case Outcome.LOST:
                 self.role = Role.FOLLOWER
                 self._patience.restart()
 
-    def _stand(self) -> None:
+    def _stand(self, *, at_leaders_wish: bool = False) -> None:
         """Enter a new term as its candidate. Our own vote must be durable before anyone hears of it."""
         self._become_follower(self.term + 1)
         self.role = Role.CANDIDATE
         self._voted_for = self.node_id
         self._votes = {}
-        for peer in self._other_voters:
-            self._send_after_persist(VoteRequest(**self._to(peer), last=self.log.last))
+        for peer in self._electorate.others:
+            ask = VoteRequest(**self._to(peer), last=self.log.last, at_leaders_wish=at_leaders_wish)
+            self._outbox.send_after_persist(ask)
 
     def _on_vote_request(self, ask: VoteRequest) -> None:
         free = self.leader is None and self._voted_for in (None, ask.sender)
@@ -454,11 +441,11 @@ class Raft:
             # On disk before the answer is on the wire: a crash in between would let us vote twice.
             self._voted_for = ask.sender
             self._patience.restart()
-        self._send_after_persist(Vote(**self._to(ask.sender), granted=granted))
+        self._outbox.send_after_persist(Vote(**self._to(ask.sender), granted=granted))
 
     def _count_vote(self, voter: int, granted: bool) -> None:
         self._votes.setdefault(voter, granted)
-        match tally(self._votes, self._voters):
+        match tally(self._votes, self._electorate.voters):
             case Outcome.WON:
                 self._become_leader()
             case Outcome.LOST:
@@ -468,11 +455,11 @@ class Raft:
         """Tell who is behind; answers of an older term get none, and count for nothing."""
         match message:
             case VoteRequest():
-                self._send(Vote(**self._to(message.sender), granted=False))
+                self._outbox.send(Vote(**self._to(message.sender), granted=False))
             case SnapshotOffer():
                 self._on_snapshot_offer(message)
             case AppendEntries() | Heartbeat() | Commit():
-                self._send(HeartbeatReply(**self._to(message.sender), context=0))
+                self._outbox.send(HeartbeatReply(**self._to(message.sender), context=0))
 
     # -- Leading (see raft.leading) ----------------------------------------------------------------
 
@@ -486,15 +473,14 @@ class Raft:
             reads=self._reads,
             limits=self._limits,
             election_ticks=self._election_ticks,
-            send=self._send,
+            send=self._outbox.send,
         )
         self._ticks_to_heartbeat = self._heartbeat_ticks  # the no-op goes out now
 
     def _count_copies(self, leadership: Leadership) -> None:
         self.commit_index = leadership.committed(self.commit_index)
-        left = self.node_id not in self._voters
-        if left and self.log.configuration_index <= self.commit_index:
-            leadership.send_appends(self.commit_index)  # the others hear of it, and do without us
+        if self._electorate.has_dismissed_us(self.commit_index):
+            leadership.abdicate(self.commit_index)
             self._become_follower(self.term)
 
     def _send_heartbeats(self, leadership: Leadership) -> None:
@@ -522,7 +508,7 @@ class Raft:
             self._acknowledge(append.sender, match)
         else:
             hint = self.log.latest_possible_match(previous)
-            self._send(AppendRefusal(**self._to(append.sender), previous=previous.index, hint=hint))
+            self._outbox.send(AppendRefusal(**self._to(append.sender), previous=previous.index, hint=hint))
 
     def _on_snapshot_offer(self, offer: SnapshotOffer) -> None:
         """A state has arrived. It is of use if it is ahead of ours, and committed whoever offers it.
@@ -544,13 +530,9 @@ class Raft:
         """Say that we hold everything up to `match`, once that is true of the disk."""
         reply = AppendReply(**self._to(leader), match=match)
         if match <= self.log.durable_index:
-            self._send(reply)
-            return
-        waiting = self._messages_after_persist
-        last = waiting[-1] if waiting else None
-        if isinstance(last, AppendReply) and last.to == leader and last.match <= match:
-            waiting.pop()  # same term, same leader: the later one says both
-        waiting.append(reply)
+            self._outbox.send(reply)
+        else:
+            self._outbox.acknowledge(reply)
 
     def _commit(self, index: int) -> None:
         """The leader says that everything up to `index` is committed, and we hold that much of its log."""

@@ -25,10 +25,12 @@ from jobguard_store.raft.messages import (
     HeartbeatReply,
     Message,
     SnapshotOffer,
+    TimeoutNow,
 )
 from jobguard_store.raft.progress import Progress, State
 from jobguard_store.raft.quorum import agreed, majority_holds
 from jobguard_store.raft.reads import ReadRounds
+from jobguard_store.raft.transfer import Transfer, TransferRefused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +66,7 @@ class Leadership:
         self._election_ticks = election_ticks
         self._offers: list[SnapshotOffer] = []
         self.progress: dict[int, Progress] = {}
+        self._transfer: Transfer | None = None
         self._leaving: dict[int, int] = {}  # peers that were removed, and the entry that says so
         self._commits = (log.last_index, log.last_index)  # the commit index a tick and two ticks ago
         self._voters: tuple[int, ...] = ()
@@ -78,6 +81,32 @@ class Leadership:
         self.may_send = True  # a peer may lack something that can be sent now
         return EntryId(self._term, first)
 
+    # -- Handing over
+
+    @property
+    def heir(self) -> int | None:
+        return self._transfer.heir if self._transfer else None
+
+    def transfer(self, to: int) -> None:
+        if to == self._node_id or to not in self._voters:
+            raise TransferRefused(f"{to} is no other voter")
+        if to != self.heir:
+            self._transfer = Transfer(to, self._election_ticks)
+            self.may_send = True
+
+    def successor(self) -> int | None:
+        in_touch = [voter for voter in self._voters if voter in self._in_touch() and voter != self._node_id]
+        return max(in_touch, key=lambda voter: self.progress[voter].match, default=None)
+
+    def abdicate(self, commit_index: int) -> None:
+        """We are no voter any more. The others hear of it, and one of them need not wait to find out."""
+        self.send_appends(commit_index)
+        if (successor := self.successor()) is not None:
+            self._tell(successor)
+
+    def _tell(self, heir: int) -> None:
+        self._send(TimeoutNow(sender=self._node_id, to=heir, term=self._term))
+
     # -- Membership
 
     def change(self, change: Change, commit_index: int) -> EntryId:
@@ -87,6 +116,8 @@ class Leadership:
         behind, unknown to us, may still be alive until then, and two single steps from one configuration
         can have majorities without a common voter (Ongaro, "bug in single-server membership changes", 2015).
         """
+        if self._transfer:
+            raise ChangeRefused(Refusal.HANDING_OVER)
         if self._log.term_at(commit_index) != self._term:
             raise ChangeRefused(Refusal.TOO_EARLY)
         if self._log.configuration_index > commit_index:
@@ -168,6 +199,9 @@ class Leadership:
                 self._send(Commit(sender=self._node_id, to=peer, term=self._term, commit=commit))
         if self._leaving:
             self._see_off()
+        transfer = self._transfer
+        if transfer and transfer.may_tell(self.progress[transfer.heir].match, self._log.last_index):
+            self._tell(transfer.heir)
 
     def _send_append(
         self, peer: int, progress: Progress, entries: tuple[Entry, ...], commit_index: int
@@ -239,6 +273,8 @@ class Leadership:
         for progress in self.progress.values():
             progress.silent_ticks += 1
         self._commits = (commit_index, self._commits[0])
+        if self._transfer and not self._transfer.tick():
+            self._transfer = None
         self._see_off()
         return agreed(self._in_touch(), self._voters)
 

@@ -59,7 +59,7 @@ Change = AddLearner | AddVoter | Promote | Remove | Update
 class Refusal(Enum):
     PENDING = "another change is not committed yet"
     TOO_EARLY = "this leader has committed nothing yet"
-    LEAVING = "this leader is handing over"
+    HANDING_OVER = "this leader is handing over"
     UNKNOWN = "no member has this id"
     KNOWN = "a member has this id"
     REMOVED = "a member with this id was removed, and an id is used once"

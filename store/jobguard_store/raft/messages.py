@@ -98,10 +98,13 @@ class PreVote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VoteRequest:
+    """Vote for me. `at_leaders_wish`: the leader that may still be heard told me to stand."""
+
     sender: int
     to: int
     term: int
     last: EntryId
+    at_leaders_wish: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +193,15 @@ class SnapshotOffer:
     snapshot: Snapshot
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeoutNow:
+    """Your log holds all that mine does: stand at once, I want to lead no more (thesis 3.10)."""
+
+    sender: int
+    to: int
+    term: int
+
+
 Message = (
     PreVoteRequest
     | PreVote
@@ -202,6 +214,7 @@ Message = (
     | HeartbeatReply
     | Commit
     | SnapshotOffer
+    | TimeoutNow
 )
 
 MESSAGES: tuple[type[Message], ...] = (
@@ -216,6 +229,7 @@ MESSAGES: tuple[type[Message], ...] = (
     HeartbeatReply,
     Commit,
     SnapshotOffer,
+    TimeoutNow,
 )
 """The peer messages in wire order. Only ever appended to."""
 
