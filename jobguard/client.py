@@ -278,8 +278,9 @@ class Client:
                 if unknown is None:
                     raise
                 raise OutcomeUnknown(f"{unknown}; sent again: {error}") from error
-            if left <= attempt and unknown is not None:
+            if unknown is not None and time.monotonic() >= deadline:
                 raise unknown
+            self.endpoints.rest(deadline)
 
     # --- leases ---
 

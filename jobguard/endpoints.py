@@ -141,15 +141,14 @@ class Endpoints:
 
     def turns(self, deadline: float) -> Iterator[Node]:
         """The node to try next, again and again until the deadline; waits while all are in back-off."""
-        tried = False
-        while True:
-            node, pause = self.next()
-            if pause > 0 and tried:
-                time.sleep(min(pause, max(deadline - time.monotonic(), 0)))
-            if time.monotonic() >= deadline:
-                return
-            yield node
-            tried = True
+        while time.monotonic() < deadline:
+            yield self.next()[0]
+            self.rest(deadline)
+
+    def rest(self, deadline: float) -> None:
+        """Wait while all are in back-off."""
+        _, pause = self.next()
+        time.sleep(max(min(pause, deadline - time.monotonic()), 0))
 
     def next(self) -> tuple[Node, float]:
         """The first node, counted from the preferred one, that is not in back-off; else the one whose

@@ -57,7 +57,8 @@ def test_what_stays_unknown_is_said_at_the_deadline(far: Client, wire: Proxy) ->
     started = time.monotonic()
     with pytest.raises(OutcomeUnknown):
         far.txn_until_known([compare_absent("x")], [put_op(far.key("x"), "1")], timeout=0.5)
-    assert time.monotonic() - started < 1
+    assert 0.5 <= time.monotonic() - started < 1
+    assert len(wire.seen) < 12  # a node in trouble is asked at growing intervals, not as fast as we can
 
 
 def test_a_refusal_of_the_second_sending_does_not_speak_for_the_first(far: Client, wire: Proxy) -> None:
