@@ -12,13 +12,14 @@ before they have ever met. They stay below 2^63, so that every signed 64-bit int
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from jobguard_store.config import NodeConfig
 from jobguard_store.errors import StartupError
 from jobguard_store.peer_messages import Hello, Unwelcome
 from jobguard_store.storage.database import Identity, InitialMember
+from jobguard_store.storage.lives import Life
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,30 +69,41 @@ def check_same_cluster(stored: Identity, told: Identity, config: NodeConfig) -> 
         )
 
 
+def life_of(hello: Hello) -> Life:
+    return Life(hello.disk, hello.boot, hello.nonce)
+
+
 class Members:
     """The members as this node knows them, and what its peers have told it of themselves."""
 
-    def __init__(self, identity: Identity, config: NodeConfig) -> None:
+    def __init__(self, identity: Identity, config: NodeConfig, lives: Mapping[int, Life]) -> None:
         self._identity = identity
         self._client_urls = {identity.member_id: config.advertise_client_urls}
-        self._lives: dict[int, tuple[int, int]] = {}
+        self._lives = dict(lives)
 
-    def met(self, hello: Hello) -> Unwelcome | None:
-        """A peer introduces itself. A start counter that stood still or fell back means another disk.
+    def refusal(self, hello: Hello) -> Unwelcome | None:
+        """A peer introduces itself. On another disk than before, or an old copy of it, it must not come in.
 
         Such a node has forgotten its votes and what it acknowledged. Were it let in again under its old id,
-        it could help to elect a leader that lacks entries which it had itself helped to commit.
+        it could help to elect a leader that lacks entries which it had itself helped to commit. A copy shows
+        by its count of starts, which stood still or fell back.
         """
-        boot, nonce = self._lives.get(hello.sender, (0, 0))
-        if hello.boot < boot or (hello.boot == boot and hello.nonce != nonce):
-            return Unwelcome(
-                reason=f"member {hello.sender:x} ({hello.name}) ran before with data that is gone: remove it "
-                "with `member remove` and add it under a new id with `member add`",
-                fatal=True,
-            )
-        self._lives[hello.sender] = (hello.boot, hello.nonce)
+        before, now = self._lives.get(hello.sender), life_of(hello)
+        if before in (None, now) or (before.disk == now.disk and before.boot < now.boot):
+            return None
+        return Unwelcome(
+            reason=f"member {hello.sender:x} ({hello.name}) ran before with data that is gone: remove it "
+            "with `member remove` and add it under a new id with `member add`",
+            fatal=True,
+        )
+
+    def knows(self, hello: Hello) -> bool:
+        """Whether there is nothing new to remember about this peer."""
+        return self._lives.get(hello.sender) == life_of(hello)
+
+    def met(self, hello: Hello) -> None:
+        self._lives[hello.sender] = life_of(hello)
         self._client_urls[hello.sender] = hello.client_urls
-        return None
 
     def list(self) -> list[MemberInfo]:
         return [

@@ -21,6 +21,7 @@ from jobguard_store.raft.messages import Message, Ready
 from jobguard_store.storage.batch import Batch
 from jobguard_store.storage.damage import DiskFull
 from jobguard_store.storage.database import Database
+from jobguard_store.storage.lives import Life
 from jobguard_store.writer import Job, Writer
 
 IDLE_FLUSH_S = 0.05
@@ -77,6 +78,14 @@ class Journal:
         self._in_flight -= len(jobs)
         for job in jobs:
             self._on_durable(job)
+
+    async def remember(self, member: int, life: Life) -> None:
+        """Durable on return. Raises DiskFull."""
+        await self._writer.call(lambda: self._database.remember(member, life))
+
+    async def expel(self, reason: str) -> None:
+        """Durable on return. Raises DiskFull."""
+        await self._writer.call(lambda: self._database.expel(reason))
 
     async def sweep(self) -> None:
         """Remove what compaction made unreadable, a thousand rows at a time, batches in between.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from jobguard_store.cluster import check_same_cluster, identity_from
 from jobguard_store.config import NodeConfig
+from jobguard_store.errors import StartupError
 from jobguard_store.storage.database import Database, Identity, Loaded
 from jobguard_store.writer import Writer
 
@@ -30,6 +31,8 @@ async def open_file(config: NodeConfig) -> Opened:
     try:
         database = await writer.call(lambda: Database.open(config.database_path))
         loaded = await writer.call(database.load)
+        if loaded.expelled is not None:
+            raise StartupError(loaded.expelled)
         identity = loaded.identity or identity_from(config)
         if loaded.identity is None:
             await writer.call(lambda: database.found(identity))

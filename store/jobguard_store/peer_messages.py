@@ -32,8 +32,8 @@ def numbers(boot: int) -> Iterator[int]:
 class Hello:
     """First frame of a connection, from the one who dialled.
 
-    `boot` is the sender's durable count of its starts, `nonce` names this one of them: the same boot with
-    another nonce is another disk.
+    `disk` is a number drawn when the sender's file was made, `boot` the durable count of its starts, `nonce`
+    names this one of them.
     """
 
     cluster_id: int
@@ -43,6 +43,7 @@ class Hello:
     nonce: int
     name: str
     client_urls: tuple[str, ...] = ()
+    disk: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ writer, one write per peer. That is where the throughput comes from.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import secrets
@@ -21,7 +22,7 @@ from collections.abc import Coroutine
 from typing import Any, Self
 
 from jobguard_store.applier import Applier
-from jobguard_store.cluster import Members
+from jobguard_store.cluster import Members, life_of
 from jobguard_store.config import NodeConfig, address
 from jobguard_store.courier import Courier
 from jobguard_store.errors import ServerStopped, StartupError
@@ -40,12 +41,14 @@ from jobguard_store.peer_messages import (
     PeerMessage,
     Question,
     Told,
+    Unwelcome,
 )
 from jobguard_store.proposals import Proposals
 from jobguard_store.questions import Questions
 from jobguard_store.raft.core import Raft, Role
 from jobguard_store.raft.messages import EntryKind, Ready
 from jobguard_store.reads import Reads
+from jobguard_store.storage.damage import DiskFull
 from jobguard_store.transport import Transport
 from jobguard_store.watchers import Tail, Watchers
 from jobguard_store.writer import Job
@@ -91,12 +94,13 @@ class Replica:
         tail = Tail(self.machine.revision)
         self.history = History(database, self.machine, tail)
         self.watchers = Watchers(self.history, tail)
-        self.members = Members(identity, config)
+        self.members = Members(identity, config, loaded.lives)
+        self._meeting = asyncio.Lock()
         self._journal = Journal(database, writer, on_durable=self._durable)
         writer.begin(
             database.write, on_durable=self._jobs_done, on_full=self._disk_filled, on_failed=self.fail
         )
-        self._transport = self._make_transport()
+        self._transport = self._make_transport(loaded.disk)
         self._courier = Courier(self._transport)
         self._lessor = Lessor()
         leader_wait_s = LEADER_WAIT_ELECTIONS * config.election_s
@@ -125,7 +129,7 @@ class Replica:
         self._ticks = 0
         self._background: set[asyncio.Task[None]] = set()
 
-    def _make_transport(self) -> Transport:
+    def _make_transport(self, disk: int) -> Transport:
         hello = Hello(
             cluster_id=self.identity.cluster_id,
             sender=self._me,
@@ -134,15 +138,16 @@ class Replica:
             nonce=secrets.randbits(63),
             name=self.identity.name,
             client_urls=self.config.advertise_client_urls,
+            disk=disk,
         )
         return Transport(
             hello,
             on_message=self._receive,
             on_lost=self._peer_lost,
             on_reachable=self._peer_reachable,
-            on_expelled=lambda reason: self.fail(StartupError(f"{reason}.")),
+            on_expelled=lambda reason: self._in_background(self._expelled(f"{reason}.")),
             on_failed=self.fail,
-            on_hello=self.members.met,
+            on_hello=self._meet,
         )
 
     # --- from the node ----------------------------------------------------------------------------
@@ -374,6 +379,29 @@ class Replica:
         except BaseException as error:  # noqa: BLE001 - it ends the process
             self.fail(error)
         self._schedule()
+
+    async def _meet(self, hello: Hello) -> Unwelcome | None:
+        """Nobody comes in before it is durable that they did.
+
+        What they acknowledge to us counts, also when we and they have been restarted since, they on nothing.
+        """
+        async with self._meeting:
+            refusal = self.members.refusal(hello)
+            if refusal is None and not self.members.knows(hello):
+                try:
+                    await self._journal.remember(hello.sender, life_of(hello))
+                except DiskFull:
+                    return Unwelcome(reason="its disk is full, and could not tell us from another later")
+            if refusal is None:
+                self.members.met(hello)
+            return refusal
+
+    async def _expelled(self, reason: str) -> None:
+        """The peers want no more of us: for good, or enough restarts would make us look like one of them."""
+        if not self.disk_full:
+            with contextlib.suppress(DiskFull):
+                await self._journal.expel(reason)
+        self.fail(StartupError(reason))
 
     def _peer_reachable(self, _peer: int) -> None:
         self._schedule()

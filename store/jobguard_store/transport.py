@@ -17,7 +17,7 @@ import dataclasses
 import logging
 import socket
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, cast
 
 import msgspec
@@ -137,6 +137,7 @@ class Inbound(Frames):
         super().__init__()
         self.house = house
         self.peer: int | None = None
+        self._introduction: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -155,20 +156,29 @@ class Inbound(Frames):
                 raise BadFrame(f"a message in the name of another member than {self.peer:x}")
             self.house.on_message(message)
             return
-        if not isinstance(message, Hello):
+        if not isinstance(message, Hello) or self._introduction is not None:
             raise BadFrame("no introduction")
-        refusal = self.house.introduce(message, self)
+        self._introduction = asyncio.get_running_loop().create_task(self._introduce(message))
+        self._introduction.add_done_callback(self.house.ended)
+
+    async def _introduce(self, hello: Hello) -> None:
+        refusal = await self.house.refusal(hello)
         assert self.stream is not None
+        if self.stream.is_closing():
+            return
         if refusal is None:
-            self.peer = message.sender
+            self.peer = hello.sender
             self.frame_bytes_max = FRAME_BYTES_MAX
+            self.house.introduced(self, hello.sender)
             self.stream.write(encode_frame(Welcome(sender=self.house.hello.sender)))
         else:
-            log.warning("refused the peer %r at %s: %s", message.name, _remote(self.stream), refusal.reason)
+            log.warning("refused the peer %r at %s: %s", hello.name, _remote(self.stream), refusal.reason)
             self.stream.write(encode_frame(refusal))
             self.stream.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._introduction is not None:
+            self._introduction.cancel()
         self.house.inbound_lost(self)
 
 
@@ -211,7 +221,7 @@ class Peer:
         self._posted_bytes = 0
         self._last_reason = ""
         self._task = asyncio.get_running_loop().create_task(self._dial_for_ever())
-        self._task.add_done_callback(self._ended)
+        self._task.add_done_callback(house.ended)
 
     @property
     def welcomed(self) -> bool:
@@ -240,11 +250,6 @@ class Peer:
         if self._stream is not None:
             self._stream.close()
             self._stream = None
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """A peer that is not dialled any more is as good as dead, and nobody would know why."""
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._house.on_failed(error)
 
     async def _dial_for_ever(self) -> None:
         backoff = BACKOFF_S_MIN
@@ -303,7 +308,7 @@ class Transport:
         on_reachable: Callable[[int], None],
         on_expelled: Callable[[str], None],
         on_failed: Callable[[BaseException], None],
-        on_hello: Callable[[Hello], Unwelcome | None],
+        on_hello: Callable[[Hello], Awaitable[Unwelcome | None]],
     ) -> None:
         self.hello = hello
         self.on_message = on_message
@@ -341,7 +346,12 @@ class Transport:
         for peer in self._peers.values():
             peer.flush()
 
-    def introduce(self, hello: Hello, connection: Inbound) -> Unwelcome | None:
+    def ended(self, task: asyncio.Task[None]) -> None:
+        """A peer that is not dialled any more, say, is as good as dead, and nobody would know why."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.on_failed(error)
+
+    async def refusal(self, hello: Hello) -> Unwelcome | None:
         """Whether the one who dialled is the peer it must be; a refusal says why not."""
         ours = self.hello
         if hello.cluster_id != ours.cluster_id:
@@ -350,13 +360,13 @@ class Transport:
             return Unwelcome(reason=f"it looks for member {hello.to:x}, this is {ours.sender:x}")
         if hello.sender not in self._peers:
             return Unwelcome(reason=f"member id {hello.sender:x} is not of this cluster")
-        refusal = self._on_hello(hello)
-        if refusal is None:
-            older = self._inbound.get(hello.sender)
-            self._inbound[hello.sender] = connection
-            if older is not None:
-                older.close()
-        return refusal
+        return await self._on_hello(hello)
+
+    def introduced(self, connection: Inbound, peer: int) -> None:
+        older = self._inbound.get(peer)
+        self._inbound[peer] = connection
+        if older is not None:
+            older.close()
 
     def inbound_lost(self, connection: Inbound) -> None:
         self.accepted.discard(connection)

@@ -36,8 +36,12 @@ class House:
             on_reachable=self.reachable.append,
             on_expelled=self.expelled.append,
             on_failed=self.failed.append,
-            on_hello=lambda _: refusal,
+            on_hello=self.meet,
         )
+        self.refusal = refusal
+
+    async def meet(self, hello: Hello) -> Unwelcome | None:
+        return self.refusal
 
 
 class Pair:

@@ -214,7 +214,7 @@ def test_rows_that_do_not_add_up(written: Path, statement: str, reason: str) -> 
 
 
 def test_the_tables_gone(written: Path) -> None:
-    tables = ["log", "history", "live", "leases", "meta", "alembic_version"]
+    tables = ["log", "history", "live", "leases", "meta", "lives", "alembic_version"]
     sql(written, *(f"DROP TABLE {table}" for table in tables))
     assert "tables are gone" in refusal(written)
 
@@ -254,7 +254,7 @@ def test_two_nodes_on_one_file(member: Member) -> None:
 def test_a_refused_start_leaves_the_file_free_for_the_next(written: Path) -> None:
     sql(written, "UPDATE alembic_version SET version_num = '0042'")
     refusal(written, DatabaseNewer)
-    sql(written, "UPDATE alembic_version SET version_num = '0001'")
+    sql(written, "UPDATE alembic_version SET version_num = '0002'")
     assert start(written).applied_index == 105
 
 

@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import astuple
 from importlib.resources import files
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
-from jobguard_store.storage import file
+from jobguard_store.errors import DatabaseDamaged
+from jobguard_store.storage import file, meta
+from jobguard_store.storage.database import Database
 from jobguard_store.storage.tables import metadata
 from tests.storage.member import Member, sql
 
@@ -23,8 +26,8 @@ import signal
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 
 
 def upgrade() -> None:
@@ -48,7 +51,7 @@ def later_build(folder: Path, and_then: str) -> Path:
     """Our migrations and one more, which does `and_then` after its changes."""
     package = folder / "migrations"
     shutil.copytree(str(files("jobguard_migrations")), package, dirs_exist_ok=True)
-    (package / "versions" / "0002_later.py").write_text(CREATES_A_TABLE_AND.format(and_then=and_then))
+    (package / "versions" / "0003_later.py").write_text(CREATES_A_TABLE_AND.format(and_then=and_then))
     return package
 
 
@@ -68,7 +71,7 @@ def test_a_process_killed_in_the_middle_of_a_migration_leaves_the_file_as_it_was
     package = later_build(tmp_path, and_then="os.kill(os.getpid(), signal.SIGKILL)")
     killed = subprocess.run([sys.executable, "-c", START, member.path, package], check=False, timeout=60)
     assert killed.returncode == -signal.SIGKILL
-    assert sql(member.path, "SELECT version_num FROM alembic_version") == [("0001",)]
+    assert sql(member.path, "SELECT version_num FROM alembic_version") == [("0002",)]
     assert sql(member.path, "SELECT name FROM sqlite_master WHERE name = 'later'") == []
 
     member.restart()  # this build goes on as if nothing had been tried
@@ -104,6 +107,43 @@ def test_the_very_first_migration_may_be_cut_off_too(path: Path, monkeypatch: py
     assert member.loaded.boot == 1
     assert member.database._writer.exec_driver_sql("PRAGMA auto_vacuum").scalar() == 2
     member.database.close()
+
+
+@pytest.fixture
+def first_build(member: Member) -> Path:
+    """The file of a node that ran before lives were remembered."""
+    member.put("k")
+    member.flush()
+    values = astuple(member.database._meta)[:-2]
+    member.database.close()
+    sql(
+        member.path,
+        "DROP TABLE lives",
+        "ALTER TABLE meta DROP COLUMN disk",
+        "ALTER TABLE meta DROP COLUMN expelled",
+        f"UPDATE meta SET checksum = {meta.checksum(list(values))}",
+        "UPDATE alembic_version SET version_num = '0001'",
+    )
+    return member.path
+
+
+def test_a_file_of_the_first_build_is_taken_over_and_becomes_a_disk(
+    first_build: Path, member: Member
+) -> None:
+    before = member.machine.fingerprint()
+    member.restart()
+    assert member.machine.fingerprint() == before
+    disk = member.loaded.disk
+    assert disk
+    assert (member.loaded.lives, member.loaded.expelled) == ({}, None)
+    member.restart()
+    assert member.loaded.disk == disk
+
+
+def test_a_migration_does_not_make_damage_look_sound(first_build: Path) -> None:
+    sql(first_build, "UPDATE meta SET term = term + 1")
+    with pytest.raises(DatabaseDamaged, match="meta is not what was written"):
+        Database.open(first_build)
 
 
 def test_a_folder_with_a_percent_sign_and_spaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,12 @@
 """A machine that is loaded is the machine that was written, whatever had happened to it."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobguard_store.errors import DatabaseDamaged
 from jobguard_store.machine.commands import Command, Compact, DeleteRange, Put
+from jobguard_store.storage.lives import Life
 from tests.machine.commands import histories
 from tests.storage.member import Member, member_on_a_new_file
 
@@ -53,3 +56,19 @@ def test_the_revision_outlives_all_its_rows(member: Member) -> None:
     assert member.sweep()
     member.restart()
     assert (member.machine.revision, member.machine.compact_revision) == (5, 5)
+
+
+def test_whom_a_member_met_and_that_it_was_expelled_is_remembered(member: Member) -> None:
+    member.database.remember(2, Life(disk=5, boot=1, nonce=8))
+    member.database.remember(1 << 62, Life(disk=6, boot=1, nonce=9))
+    member.database.remember(2, Life(disk=5, boot=2, nonce=10))
+    disk = member.loaded.disk
+    member.restart()
+    assert member.loaded.lives == {2: Life(5, 2, 10), 1 << 62: Life(6, 1, 9)}
+    assert (member.loaded.disk, member.loaded.expelled) == (disk, None)
+    member.database.expel("nobody wants it")
+    member.restart()
+    assert member.loaded.expelled == "nobody wants it"
+    member.writer_sql("UPDATE lives SET boot = 7 WHERE member_id = '2'")
+    with pytest.raises(DatabaseDamaged, match="member 2 is not what was written"):
+        member.restart()

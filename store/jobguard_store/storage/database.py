@@ -5,10 +5,11 @@ Takes                a path; batches
 Gives                what the node was when it stopped; the durability of a batch; history
 Never                decides anything about the log or the state it keeps
 
-Threads: `open`, `load`, `found`, `write`, `compact`, `reclaim` and `close` are the writer's, one at a time;
-`range_at`, `changes` and `sizes` may run on any other thread meanwhile, on read-only connections.
+Threads: `range_at`, `changes` and `sizes` may run on any, on read-only connections; all else is the writer's,
+one call at a time.
 """
 
+import secrets
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,10 +26,11 @@ from jobguard_store.machine.commands import UnknownCommand, decode
 from jobguard_store.machine.keyspace import interval
 from jobguard_store.machine.results import ChangeEvent, HistoricRange, RangeResult
 from jobguard_store.raft.messages import Entry, EntryId, EntryKind, HardState
-from jobguard_store.storage import file, history, meta, raft_log, state
+from jobguard_store.storage import file, history, lives, meta, raft_log, state
 from jobguard_store.storage.batch import Batch
 from jobguard_store.storage.damage import Damage, DiskFull, Newer, explained, sqlite_code
 from jobguard_store.storage.history import Changes
+from jobguard_store.storage.lives import Life
 from jobguard_store.storage.meta import Meta, from_hex, to_hex
 from jobguard_store.storage.wal import Length
 
@@ -54,7 +56,10 @@ class Loaded:
     """What the file held: `entries` follow `base`; the log up to `applied_index` is already in `machine`."""
 
     identity: Identity | None
+    disk: int
     boot: int
+    expelled: str | None
+    lives: dict[int, Life]
     hard_state: HardState
     base: EntryId
     entries: list[Entry]
@@ -104,7 +109,7 @@ class Database:
                         meta.create(tx)
                 with engine.begin() as tx:
                     row = meta.read(tx)
-                    row = replace(row, boot=row.boot + 1)
+                    row = replace(row, boot=row.boot + 1, disk=row.disk or secrets.randbits(63))
                     meta.write(tx, row)
                 file.sync_folder(path)
             return cls(path, held, engine, row)
@@ -132,6 +137,15 @@ class Database:
             name=identity.name,
             initial_members=msgspec.json.encode(identity.initial_members).decode(),
         )
+
+    def remember(self, member: int, life: Life) -> None:
+        """Write down what `member` said of itself; durable on return. Raises DiskFull."""
+        with self._committing():
+            lives.remember(self._writer, member, life)
+
+    def expel(self, reason: str) -> None:
+        """Write down, for all starts to come, that there must be none; durable on return. Raises DiskFull."""
+        self._commit_meta(expelled=reason)
 
     # --- writing ------------------------------------------------------------------------------------
 
@@ -288,7 +302,10 @@ def _load(tx: Connection, row: Meta) -> Loaded:
         _refuse_unknown(entry)
     return Loaded(
         identity=_identity(row),
+        disk=row.disk or 0,
         boot=row.boot,
+        expelled=row.expelled,
+        lives=lives.load(tx),
         hard_state=HardState(term=row.term, voted_for=from_hex(row.voted_for)),
         base=base,
         entries=entries,

@@ -34,6 +34,8 @@ class Meta:
     revision: int
     compact_revision: int
     swept_revision: int
+    disk: int | None
+    expelled: str | None
 
 
 _NAMES = tuple(field.name for field in fields(Meta))
@@ -68,6 +70,8 @@ def create(tx: Connection) -> None:
         revision=1,
         compact_revision=-1,
         swept_revision=-1,
+        disk=None,
+        expelled=None,
     )
     values = [getattr(nobody, name) for name in _NAMES]
     row = dict(zip(_NAMES, values, strict=True))

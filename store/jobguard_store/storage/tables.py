@@ -107,8 +107,23 @@ meta = Table(
     # The last compaction whose rows have all been removed.
     Column("swept_revision", Integer, nullable=False),
     Column("checksum", Integer, nullable=False),
+    # Drawn when the file was made: a file made anew under the same name is another disk.
+    Column("disk", Integer),
+    # Why the other members want no more of this one, in a sentence; then it does not start again.
+    Column("expelled", Text),
 )
 """One row, id 1."""
+
+lives = Table(
+    "lives",
+    metadata,
+    Column("member_id", Text, primary_key=True),
+    Column("disk", Integer, nullable=False),
+    Column("boot", Integer, nullable=False),
+    Column("nonce", Integer, nullable=False),
+    Column("checksum", Integer, nullable=False),
+)
+"""Each other member that was ever met, as it was when it last introduced itself."""
 
 
 # --- writing many rows --------------------------------------------------------------------------------
