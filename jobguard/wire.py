@@ -347,6 +347,16 @@ class MemberListResponse(Response, frozen=True):
     members: tuple[Member, ...] = ()
 
 
+class HashKVRequest(Message, frozen=True):
+    revision: Int64 = ZERO
+
+
+class HashKVResponse(Response, frozen=True):
+    hash: int = 0
+    compact_revision: Int64 = ZERO
+    hash_revision: Int64 = ZERO
+
+
 class StatusRequest(Message, frozen=True):
     pass
 

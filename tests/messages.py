@@ -10,6 +10,7 @@ PUT, RANGE, DELETE, TXN = "/v3/kv/put", "/v3/kv/range", "/v3/kv/deleterange", "/
 COMPACTION, WATCH = "/v3/kv/compaction", "/v3/watch"
 GRANT, REVOKE, KEEPALIVE = "/v3/lease/grant", "/v3/lease/revoke", "/v3/lease/keepalive"
 TIME_TO_LIVE, LEASES = "/v3/lease/timetolive", "/v3/lease/leases"
+HASHKV = "/v3/maintenance/hashkv"
 
 
 def put(key: str, value: str = "", **rest: object) -> Message:

@@ -19,6 +19,7 @@ from jobguard_store.errors import Compacted
 from jobguard_store.machine.apply import Machine
 from jobguard_store.machine.results import HistoricRange, OpResult, RangeResult, TxnResult
 from jobguard_store.storage.database import Database
+from jobguard_store.storage.hashkv import Hash
 from jobguard_store.storage.history import Changes
 from jobguard_store.watchers import Interest, Tail
 
@@ -60,6 +61,10 @@ class History:
         if wanted.at < self._machine.compact_revision:
             raise Compacted(self._machine.compact_revision)
         return result
+
+    async def hash_kv(self, revision: int) -> Hash:
+        """Of what is durable."""
+        return await self._read(lambda: self._database.hash_kv(revision))
 
     async def fill(self, result: TxnResult) -> TxnResult:
         """The same answer with its historic ranges read."""

@@ -79,6 +79,11 @@ class Journal:
         for job in jobs:
             self._on_durable(job)
 
+    async def flushed(self) -> None:
+        """Wait until all that is applied is durable."""
+        self.flush()
+        await self._writer.call(lambda: None)
+
     async def remember(self, member: int, life: Life) -> None:
         """Durable on return. Raises DiskFull."""
         await self._writer.call(lambda: self._database.remember(member, life))

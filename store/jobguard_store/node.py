@@ -17,8 +17,10 @@ from jobguard_store.errors import Compacted, NoLeader, NoSpace, RequestTimedOut
 from jobguard_store.history import is_historic
 from jobguard_store.machine.commands import Command, Range, Txn
 from jobguard_store.machine.results import HistoricRange, TxnResult
+from jobguard_store.machine.txn import check_revision
 from jobguard_store.peer_messages import Question
 from jobguard_store.replica import Replica
+from jobguard_store.storage.hashkv import Hash
 from jobguard_store.watchers import Interest, Subscription, WatchBatch
 
 __all__ = [
@@ -138,6 +140,19 @@ class Node:
         replica.check_running()
         result, revision = replica.machine.read_txn(txn), replica.machine.revision
         return Answer(await replica.history.fill(result), revision)
+
+    async def hash_kv(self, revision: int) -> Hash:
+        """Of this member's keys as they were at `revision` (0: now). Raises Compacted, FutureRevision."""
+        replica = self._replica
+        replica.check_running()
+        if replica.disk_full:
+            raise NoSpace
+        machine = replica.machine
+        if revision > 0:
+            check_revision(revision, machine.revision, machine.compact_revision)
+        at = revision if revision > 0 else machine.revision
+        await replica.flushed()
+        return await replica.history.hash_kv(at)
 
     def watch(
         self,

@@ -169,6 +169,10 @@ class Replica:
         if self.raft.applied_index < index:
             await self._reads.until_applied(index, self._loop.time())
 
+    async def flushed(self) -> None:
+        self.check_running()
+        await self._journal.flushed()
+
     async def ask(self, question: Question, lease_id: int) -> Told:
         self.check_running()
         future = self._questions.put(question, lease_id, self._loop.time())

@@ -10,6 +10,7 @@ from tests.gateway import Gateway, Stream, b64
 from tests.messages import (
     COMPACTION,
     GRANT,
+    HASHKV,
     KEEPALIVE,
     LEASES,
     PUT,
@@ -175,3 +176,18 @@ def test_without_a_leader_a_node_says_so() -> None:
             # The puts that were cut short may have happened after all; the watcher sees what did, in order.
             values = [event["kv"].get("value", "") for event in until_value(patient, b64("back"))]
             assert values == sorted(values, key=[b64("w"), "", b64("back")].index)
+
+
+def test_all_nodes_hash_the_same_keys_at_the_same_revision(gateways: list[Gateway]) -> None:
+    for number in range(20):
+        revision = int(gateways[number % 3].put(f"hashed/{number % 4}", str(number))["header"]["revision"])
+    for gateway in gateways:
+        gateway.ok(RANGE, range_("hashed/0"))  # linearizable: it has applied all of it now
+    answers = [gateway.ok(HASHKV, {"revision": revision}) for gateway in gateways]
+    assert len({answer["hash"] for answer in answers}) == 1
+    assert {answer["hash_revision"] for answer in answers} == {str(revision)}
+    assert gateways[0].ok(HASHKV, {"revision": revision - 1})["hash"] != answers[0]["hash"]
+    now = gateways[0].ok(HASHKV)
+    assert now["hash_revision"] == now["header"]["revision"]
+    status, code, text = gateways[0].post(HASHKV, {"revision": revision + 1000}).error
+    assert (status, code, text) == (400, 11, "etcdserver: mvcc: required revision is a future revision")

@@ -37,6 +37,20 @@ async def member_list(node: "Node", body: bytes) -> Body:
     return wire.encode(wire.MemberListResponse(header=header(node, revision=0), members=members))
 
 
+async def hash_kv(node: "Node", body: bytes) -> Body:
+    """This member's own keys and values, hashed, for a comparison of members. It asks nobody."""
+    request = decode(body, wire.HashKVRequest)
+    found = await node.hash_kv(int(request.revision))
+    return wire.encode(
+        wire.HashKVResponse(
+            header=header(node, node.header().revision),
+            hash=found.value,
+            compact_revision=int64(found.compact_revision),
+            hash_revision=int64(found.revision),
+        )
+    )
+
+
 async def status(node: "Node", body: bytes) -> Body:
     """What this member knows by itself: it answers without a quorum, for that is when it is asked."""
     decode(body, wire.StatusRequest)

@@ -64,6 +64,7 @@ _UNARY: dict[str, Unary] = {
     "/lease/leases": lease.leases,
     "/kv/lease/leases": lease.leases,
     "/cluster/member/list": cluster.member_list,
+    "/maintenance/hashkv": cluster.hash_kv,
     "/maintenance/status": cluster.status,
 }
 _STREAMING: dict[str, Streaming] = {

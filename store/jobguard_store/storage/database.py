@@ -5,8 +5,8 @@ Takes                a path; batches
 Gives                what the node was when it stopped; the durability of a batch; history
 Never                decides anything about the log or the state it keeps
 
-Threads: `range_at`, `changes` and `sizes` may run on any, on read-only connections; all else is the writer's,
-one call at a time.
+Threads: `range_at`, `changes`, `hash_kv` and `sizes` may run on any, on read-only connections; all else is the
+writer's, one call at a time.
 """
 
 import secrets
@@ -26,9 +26,10 @@ from jobguard_store.machine.commands import UnknownCommand, decode
 from jobguard_store.machine.keyspace import interval
 from jobguard_store.machine.results import ChangeEvent, HistoricRange, RangeResult
 from jobguard_store.raft.messages import Entry, EntryId, EntryKind, HardState
-from jobguard_store.storage import file, history, lives, meta, raft_log, state
+from jobguard_store.storage import file, hashkv, history, lives, meta, raft_log, state
 from jobguard_store.storage.batch import Batch
 from jobguard_store.storage.damage import Damage, DiskFull, Newer, explained, sqlite_code
+from jobguard_store.storage.hashkv import Hash
 from jobguard_store.storage.history import Changes
 from jobguard_store.storage.lives import Life
 from jobguard_store.storage.meta import Meta, from_hex, to_hex
@@ -267,6 +268,11 @@ class Database:
             return history.changes(
                 self._reading, span, from_revision, to_revision, limit=limit, previous=previous, tail=tail
             )
+
+    def hash_kv(self, revision: int) -> Hash:
+        """Of what is durable, up to `revision`. Raises Compacted."""
+        with explained(self._path):
+            return hashkv.hash_kv(self._reading, revision)
 
     def sizes(self) -> Sizes:
         with self._reading() as tx:

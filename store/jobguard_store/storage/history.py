@@ -57,7 +57,7 @@ def _versions_at(reading: Reading, span: Interval, revision: int) -> list[Record
     rest: Interval | None = span
     while rest is not None:
         with reading() as tx:
-            _refuse_compacted(tx, revision)
+            refuse_compacted(tx, revision)
             page = [version_of(row) for row in tx.execute(_newest(rest, revision))]
         records += page
         rest = Interval(page[-1].key + b"\0", span.stop) if len(page) >= _PAGE_KEYS else None
@@ -112,7 +112,7 @@ def changes(
 ) -> Changes:
     """The next stretch, about `limit` rows or 4 MiB: durable ones first, then the tail. Raises Compacted."""
     with reading() as tx:
-        compact, durable = _refuse_compacted(tx, from_revision)
+        compact, durable = refuse_compacted(tx, from_revision)
         through, cut = _stretch(tx, span, from_revision, min(durable, to_revision), limit)
         events: list[ChangeEvent] = []
         size = 0
@@ -197,7 +197,7 @@ def _event(row: Sequence[Any], compact_revision: int, previous: bool) -> ChangeE
 # --- both ---------------------------------------------------------------------------------------------
 
 
-def _refuse_compacted(tx: Connection, revision: int) -> tuple[int, int]:
+def refuse_compacted(tx: Connection, revision: int) -> tuple[int, int]:
     """The compact revision and the newest durable one. Raises Compacted if `revision` is before the first."""
     compact, durable = tx.execute(select(meta.c.compact_revision, meta.c.revision)).one()
     if revision < compact:

@@ -65,10 +65,12 @@ def lease_checksum(lease: int, ttl: int) -> int:
 # --- reading ----------------------------------------------------------------------------------------
 
 
+COLUMNS = ("key", "value", "create_revision", "mod_revision", "version", "lease", "sub", "checksum")
+
+
 def version(table: FromClause) -> tuple[ColumnElement[Any], ...]:
     """The columns `version_of` reads, of history or live."""
-    columns = ("key", "value", "create_revision", "mod_revision", "version", "lease", "sub", "checksum")
-    return tuple(table.c[name] for name in columns)
+    return tuple(table.c[name] for name in COLUMNS)
 
 
 def version_of(row: Sequence[Any]) -> Record:
