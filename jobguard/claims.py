@@ -9,23 +9,17 @@ Never                reads a clock, draws a nonce, or talks to the store
 from dataclasses import dataclass
 from enum import StrEnum
 
-from jobguard.records import Active, Attempt, Done, Keys, Occurrence, Open, decode, encode, prefix_end, stamp
-from jobguard.steps import (
-    Moved,
-    Seen,
-    Transaction,
-    Written,
-    absent,
-    first,
-    get,
-    get_prefix,
-    kvs,
-    open_begins,
-    present,
-    put,
-    see,
-    to_done,
+from jobguard.ops import (
+    compare_absent,
+    compare_none,
+    compare_present,
+    get_op,
+    get_prefix_op,
+    prefix_end,
+    put_op,
 )
+from jobguard.records import Active, Attempt, Done, Keys, Occurrence, Open, decode, encode, stamp
+from jobguard.steps import Moved, Seen, Transaction, Written, first, kvs, open_at, see, to_done
 from jobguard.wire import Compare, TxnResponse
 
 
@@ -71,32 +65,30 @@ def claim(
     """
     n, r = attempt.n, attempt.r
     active = attempt.as_active()
-    begins = open_begins(n, r)
     alone = _nothing_else_running(keys, occurrence) if overlap != "allow" else ()
-    child = (present(keys.child(lease, attempt.child)),) if attempt.child else ()
+    child = (compare_present(keys.child(lease, attempt.child)),) if attempt.child else ()
     own = keys.attempt(occurrence, n, r)
     return Transaction(
         compare=(
-            absent(own),
-            absent(keys.active(occurrence)),
-            Compare(target="VALUE", result="GREATER", key=keys.open(occurrence), value=begins),
-            Compare(target="VALUE", result="LESS", key=keys.open(occurrence), value=prefix_end(begins)),
+            compare_absent(own),
+            compare_absent(keys.active(occurrence)),
+            *open_at(keys, occurrence, n, r),
             *alone,
             *child,
         ),
         success=(
-            put(own, encode(attempt)),
-            put(keys.active(occurrence), encode(active), lease),
-            put(keys.running(occurrence), encode(active)),
-            get(keys.open(occurrence)),
+            put_op(own, encode(attempt)),
+            put_op(keys.active(occurrence), encode(active), lease),
+            put_op(keys.running(occurrence), encode(active)),
+            get_op(keys.open(occurrence)),
         ),
         failure=(
-            get(keys.open(occurrence)),
-            get(own),
-            get(keys.active(occurrence)),
-            get(keys.done(occurrence)),
-            get_prefix(keys.prefix("running", occurrence.job), limit=8),
-            get(keys.child(lease, attempt.child)) if attempt.child else get(own),
+            get_op(keys.open(occurrence)),
+            get_op(own),
+            get_op(keys.active(occurrence)),
+            get_op(keys.done(occurrence)),
+            get_prefix_op(keys.prefix("running", occurrence.job), limit=8),
+            get_op(keys.child(lease, attempt.child)) if attempt.child else get_op(own),
         ),
         read=lambda answer: _read_claim(answer, keys, occurrence, attempt, overlap),
     )
@@ -148,7 +140,6 @@ def settle(
     keys: Keys, occurrence: Occurrence, n: int, r: int, done: Done
 ) -> Transaction[Written | Moved[Done]]:
     """A worker ends an attempt that never started: skipped for overlap, or its message expired."""
-    begins = open_begins(n, r)
 
     def read(answer: TxnResponse) -> Written | Moved[Done]:
         if answer.succeeded:
@@ -160,26 +151,22 @@ def settle(
 
     return Transaction(
         compare=(
-            absent(keys.attempt(occurrence, n, r)),
-            absent(keys.active(occurrence)),
-            Compare(target="VALUE", result="GREATER", key=keys.open(occurrence), value=begins),
-            Compare(target="VALUE", result="LESS", key=keys.open(occurrence), value=prefix_end(begins)),
+            compare_absent(keys.attempt(occurrence, n, r)),
+            compare_absent(keys.active(occurrence)),
+            *open_at(keys, occurrence, n, r),
         ),
         success=to_done(keys, occurrence, done),
-        failure=(get(keys.done(occurrence)),),
+        failure=(get_op(keys.done(occurrence)),),
         read=read,
     )
 
 
 def _nothing_else_running(keys: Keys, occurrence: Occurrence) -> tuple[Compare, ...]:
-    """No key under running/<job>/ but perhaps our own: the intervals on its two sides are empty.
-
-    A compare over an interval holds when every key in it satisfies it; no key has create_revision 0.
-    """
+    """No key under running/<job>/ but perhaps our own: the intervals on its two sides are empty."""
     prefix, own = keys.prefix("running", occurrence.job), keys.running(occurrence)
     return (
-        Compare(target="CREATE", key=prefix, range_end=own),
-        Compare(target="CREATE", key=own + b"\0", range_end=prefix_end(prefix)),
+        compare_none(prefix, own),
+        compare_none(own + b"\0", prefix_end(prefix)),
     )
 
 

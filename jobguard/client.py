@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
 
 import msgspec
 
-from jobguard import wire
+from jobguard import ops, wire
 from jobguard.endpoints import Endpoints, Node, read_refusal, refusal
 from jobguard.errors import (
     Compacted,
@@ -51,7 +51,6 @@ from jobguard.ops import (
     get_op,
     prefix_end,
     put_op,
-    segment,
     to_bytes,
 )
 from jobguard.settings import Settings
@@ -149,7 +148,7 @@ class Client:
 
     def key(self, *parts: str) -> str:
         """A key of our namespace. Each part is percent-encoded: a name may hold anything, slashes too."""
-        return "/".join(("/jobguard", segment(self.namespace), *(segment(part) for part in parts)))
+        return ops.key(self.namespace, *parts)
 
     # --- keys ---
 
@@ -435,8 +434,7 @@ class Client:
 
 
 def _writes(request: wire.TxnRequest) -> bool:
-    ops = request.success + request.failure
-    return any(op.request_range is None for op in ops)
+    return any(op.request_range is None for op in (*request.success, *request.failure))
 
 
 # --- the process's own client -------------------------------------------------------------------

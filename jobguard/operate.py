@@ -24,17 +24,9 @@ from jobguard.errors import ConfigurationError, JobguardError
 from jobguard.observe.configuration import config_key
 from jobguard.observe.holders import lock_key
 from jobguard.observe.reading import read, under
+from jobguard.ops import compare_absent, compare_created, delete_op, get_op, put_op
 from jobguard.records import Attempt, Audit, Done, Keys, Occurrence, Open, Verdict, encode
-from jobguard.wire import (
-    Compare,
-    DeleteRangeRequest,
-    KeyValue,
-    PutRequest,
-    RangeRequest,
-    RangeResponse,
-    RequestOp,
-    int64,
-)
+from jobguard.wire import KeyValue, RangeRequest, RangeResponse
 
 if TYPE_CHECKING:
     from jobguard.client import Client
@@ -121,8 +113,8 @@ def put_config(client: "Client", key: str, value: object, *, actor: Actor) -> Au
     entry = keys.audit(audit.at, secrets.token_hex(8))
     # The entry cannot exist yet, so a sending after one that succeeded finds it and writes nothing again.
     client.txn_until_known(
-        [Compare(target="CREATE", key=entry)],
-        [put(full, write_value(value)), put(entry, encode(audit))],
+        [compare_absent(entry)],
+        [put_op(full, write_value(value)), put_op(entry, encode(audit))],
         timeout=PATIENCE_S,
     )
     return audit
@@ -142,9 +134,9 @@ def take_lock(client: "Client", lock: observe.Lock, audit: Audit) -> bool:
         return False
     entry = keys.audit(audit.at, secrets.token_hex(8))
     answer = client.txn_until_known(
-        [Compare(target="CREATE", key=holder, create_revision=int64(lock.revision))],
-        [RequestOp(request_delete_range=DeleteRangeRequest(key=holder)), put(entry, encode(audit))],
-        [RequestOp(request_range=RangeRequest(key=entry))],
+        [compare_created(holder, lock.revision)],
+        [delete_op(holder), put_op(entry, encode(audit))],
+        [get_op(entry)],
         timeout=PATIENCE_S,
     )
     return answer.succeeded or found(answer.responses[0].response_range)
@@ -215,10 +207,6 @@ def ended(attempts: Sequence[KeyValue], record: Open, lock: observe.Lock, audit:
         ),
         None,
     )
-
-
-def put(key: bytes, value: bytes) -> RequestOp:
-    return RequestOp(request_put=PutRequest(key=key, value=value))
 
 
 def found(answer: RangeResponse | None) -> bool:

@@ -1,6 +1,6 @@
-"""The parts of a transaction, and of a key.
+"""The parts of a transaction, and of a key: the one place where either is spelled.
 
-Place in the house   client, lock, users' own transactions  ->  ops  ->  wire
+Place in the house   client, lock, the plugin's steps, users' own transactions  ->  ops  ->  wire
 Takes                keys and values as str or bytes, revisions that were seen
 Gives                compares and operations for `Client.txn`
 Never                talks to the store
@@ -35,20 +35,40 @@ def compare_present(key: str | bytes) -> Compare:
     return Compare(target="CREATE", result="GREATER", key=to_bytes(key))
 
 
+def compare_none(first: str | bytes, end: str | bytes) -> Compare:
+    """No key from `first` up to `end` exists: every key there would have to have create_revision 0."""
+    return Compare(target="CREATE", key=to_bytes(first), range_end=to_bytes(end))
+
+
 def put_op(key: str | bytes, value: str | bytes, lease: int = 0) -> RequestOp:
     return RequestOp(
         request_put=wire.PutRequest(key=to_bytes(key), value=to_bytes(value), lease=int64(lease))
     )
 
 
-def get_op(key: str | bytes, range_end: str | bytes = b"") -> RequestOp:
-    return RequestOp(request_range=wire.RangeRequest(key=to_bytes(key), range_end=to_bytes(range_end)))
+def get_op(key: str | bytes, range_end: str | bytes = b"", limit: int = 0) -> RequestOp:
+    return RequestOp(
+        request_range=wire.RangeRequest(key=to_bytes(key), range_end=to_bytes(range_end), limit=int64(limit))
+    )
+
+
+def get_prefix_op(prefix: str | bytes, limit: int = 0) -> RequestOp:
+    return get_op(prefix, prefix_end(prefix), limit)
 
 
 def delete_op(key: str | bytes, range_end: str | bytes = b"") -> RequestOp:
     return RequestOp(
         request_delete_range=wire.DeleteRangeRequest(key=to_bytes(key), range_end=to_bytes(range_end))
     )
+
+
+def delete_prefix_op(prefix: str | bytes) -> RequestOp:
+    return delete_op(prefix, prefix_end(prefix))
+
+
+def key(namespace: str, *parts: str) -> str:
+    """A key of ours. Each part is percent-encoded: a name may hold anything, slashes too."""
+    return "/".join(("/jobguard", segment(namespace), *(segment(part) for part in parts)))
 
 
 def segment(name: str) -> str:

@@ -37,7 +37,7 @@ import msgspec
 from jobguard import wire
 from jobguard.client import Client, Known
 from jobguard.errors import Compacted, JobguardError, LeaseExpired, LeaseNotFound, Unavailable
-from jobguard.ops import compare_absent, compare_created, delete_op, get_op, prefix_end, put_op
+from jobguard.ops import compare_absent, compare_created, compare_none, delete_op, get_op, prefix_end, put_op
 from jobguard.session import Session, borrow, give_back
 from jobguard.watch import Watch
 from jobguard.wire import Compare, KeyValue, RequestOp, int64
@@ -119,8 +119,8 @@ class Place:
 
     def _enter(self, value: bytes, only_if_free: bool) -> bool:
         compare = [compare_absent(self.key)]
-        if only_if_free:  # no key in the whole range
-            compare.append(Compare(target="CREATE", key=self._range[0], range_end=self._range[1]))
+        if only_if_free:
+            compare.append(compare_none(*self._range))
         answer, repeated = self.client.txn_known(
             compare,
             (put_op(self.key, value, self.session.lease_id), self._newest(2)),

@@ -14,6 +14,7 @@ from datetime import datetime
 
 import msgspec
 
+from jobguard.ops import compare_absent, compare_mod, delete_op, delete_prefix_op, get_op, put_op
 from jobguard.records import Attempt, Cursor, Done, Keys, Occurrence, Open, Schedule, decode, encode
 from jobguard.steps import (
     Deposed,
@@ -22,15 +23,9 @@ from jobguard.steps import (
     Seen,
     Transaction,
     Written,
-    absent,
-    delete,
-    delete_prefix,
     ended,
     first,
-    get,
-    modified,
     next_dispatch,
-    put,
     see,
     to_done,
 )
@@ -44,14 +39,14 @@ def install(
     return Transaction(
         compare=(
             fence.holds(),
-            modified(keys.schedule(schedule.job), schedule_mod),
-            modified(keys.cursor(schedule.job), cursor_mod),
+            compare_mod(keys.schedule(schedule.job), schedule_mod),
+            compare_mod(keys.cursor(schedule.job), cursor_mod),
         ),
         success=(
-            put(keys.schedule(schedule.job), encode(schedule)),
-            put(keys.cursor(schedule.job), encode(cursor)),
+            put_op(keys.schedule(schedule.job), encode(schedule)),
+            put_op(keys.cursor(schedule.job), encode(cursor)),
         ),
-        failure=(get(fence.key), get(keys.cursor(schedule.job))),
+        failure=(get_op(fence.key), get_op(keys.cursor(schedule.job))),
         read=lambda answer: _read_cursor(answer, fence, cursor.nonce),
     )
 
@@ -59,8 +54,8 @@ def install(
 def withdraw(keys: Keys, fence: Fence, job: str, schedule_mod: int) -> Transaction[bool]:
     """Take a definition out of force. Its cursor stays: the job may come back."""
     return Transaction(
-        compare=(fence.holds(), modified(keys.schedule(job), schedule_mod)),
-        success=(delete(keys.schedule(job)),),
+        compare=(fence.holds(), compare_mod(keys.schedule(job), schedule_mod)),
+        success=(delete_op(keys.schedule(job)),),
         failure=(),
         read=lambda answer: answer.succeeded,
     )
@@ -76,13 +71,13 @@ def plan(
     """
     job = opens[0].job if opens else dones[0].job
     return Transaction(
-        compare=(fence.holds(), modified(keys.cursor(job), cursor_mod)),
+        compare=(fence.holds(), compare_mod(keys.cursor(job), cursor_mod)),
         success=(
-            put(keys.cursor(job), encode(cursor)),
-            *(put(keys.open(each.occurrence), encode(each)) for each in opens),
-            *(put(keys.done(each.occurrence), encode(each)) for each in dones),
+            put_op(keys.cursor(job), encode(cursor)),
+            *(put_op(keys.open(each.occurrence), encode(each)) for each in opens),
+            *(put_op(keys.done(each.occurrence), encode(each)) for each in dones),
         ),
-        failure=(get(fence.key), get(keys.cursor(job))),
+        failure=(get_op(fence.key), get_op(keys.cursor(job))),
         read=lambda answer: _read_cursor(answer, fence, cursor.nonce),
     )
 
@@ -139,7 +134,7 @@ def reopen(
     """
     record = next_dispatch(seen.record, lost=seen.record.lost + 1, not_before=not_before)
     also = ended(keys, seen.record.occurrence, attempt)
-    return _leader_writes(keys, fence, seen, record, also, (absent(keys.active(record.occurrence)),))
+    return _leader_writes(keys, fence, seen, record, also, (compare_absent(keys.active(record.occurrence)),))
 
 
 def _leader_writes(
@@ -163,9 +158,9 @@ def _leader_writes(
         return Moved(now)
 
     return Transaction(
-        compare=(fence.holds(), modified(key, seen.mod_revision), *unless),
-        success=(put(key, encode(record)), *also),
-        failure=(get(fence.key), get(key)),
+        compare=(fence.holds(), compare_mod(key, seen.mod_revision), *unless),
+        success=(put_op(key, encode(record)), *also),
+        failure=(get_op(fence.key), get_op(key)),
         read=read,
     )
 
@@ -189,11 +184,11 @@ def close(
     return Transaction(
         compare=(
             fence.holds(),
-            absent(keys.active(occurrence)),
-            modified(keys.open(occurrence), seen.mod_revision),
+            compare_absent(keys.active(occurrence)),
+            compare_mod(keys.open(occurrence), seen.mod_revision),
         ),
         success=(*to_done(keys, occurrence, done), *ended(keys, occurrence, attempt)),
-        failure=(get(fence.key), get(keys.open(occurrence)), get(keys.done(occurrence))),
+        failure=(get_op(fence.key), get_op(keys.open(occurrence)), get_op(keys.done(occurrence))),
         read=read,
     )
 
@@ -203,7 +198,9 @@ def trim(keys: Keys, fence: Fence, occurrences: Sequence[Occurrence]) -> Transac
     return Transaction(
         compare=(fence.holds(),),
         success=tuple(
-            op for each in occurrences for op in (delete(keys.done(each)), delete_prefix(keys.attempts(each)))
+            op
+            for each in occurrences
+            for op in (delete_op(keys.done(each)), delete_prefix_op(keys.attempts(each)))
         ),
         failure=(),
         read=lambda answer: answer.succeeded,

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TypeVar
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import msgspec
+
+from jobguard import ops
 
 R = TypeVar("R", bound=msgspec.Struct)
 
@@ -66,8 +68,7 @@ class Keys:
     namespace: str = "default"
 
     def key(self, *parts: str) -> bytes:
-        encoded = (quote(part, safe=":") for part in (self.namespace, *parts))
-        return ("/jobguard/" + "/".join(encoded)).encode()
+        return ops.key(self.namespace, *parts).encode()
 
     def prefix(self, *parts: str) -> bytes:
         return self.key(*parts) + b"/"
@@ -132,11 +133,6 @@ class Keys:
         """(n, r) of a key under attempts."""
         n, _, r = self.parts(key)[3].partition(".")
         return int(n), int(r or 0)
-
-
-def prefix_end(prefix: bytes) -> bytes:
-    """The first key after all that begin with `prefix` (whose last byte is never 0xff here)."""
-    return prefix[:-1] + bytes((prefix[-1] + 1,))
 
 
 # --- records ------------------------------------------------------------------------------------

@@ -26,37 +26,29 @@ from datetime import datetime
 import msgspec
 
 from jobguard.claims import Claimed, Refusal, Refused, claim, settle
-from jobguard.records import (
-    Active,
-    Attempt,
-    Audit,
-    Done,
-    Keys,
-    Occurrence,
-    Open,
-    Verdict,
-    encode,
-    prefix_end,
+from jobguard.ops import (
+    compare_absent,
+    compare_created,
+    compare_mod,
+    compare_value,
+    delete_op,
+    get_op,
+    put_op,
 )
+from jobguard.records import Active, Attempt, Audit, Done, Keys, Occurrence, Open, Verdict, encode
 from jobguard.steps import (
     Moved,
     Seen,
     Transaction,
     Written,
-    absent,
-    created,
-    delete,
     ended,
     first,
-    get,
-    modified,
     next_dispatch,
-    open_begins,
-    put,
+    open_at,
     see,
     to_done,
 )
-from jobguard.wire import Compare, RequestOp, TxnRequest, TxnResponse
+from jobguard.wire import RequestOp, TxnRequest, TxnResponse
 
 __all__ = [
     "Claimed",
@@ -105,11 +97,11 @@ def finish(
         return Gone(holder.record if holder else None, verdict.record if verdict else None)
 
     return Transaction(
-        compare=(created(active, token),),
-        success=(delete(active), *to_done(keys, occurrence, done)),
+        compare=(compare_created(active, token),),
+        success=(delete_op(active), *to_done(keys, occurrence, done)),
         failure=(
-            get(active),
-            get(keys.done(occurrence)),
+            get_op(active),
+            get_op(keys.done(occurrence)),
             *((_unrecorded(keys, occurrence, done, attempt),) if attempt else ()),
         ),
         read=read,
@@ -117,15 +109,14 @@ def finish(
 
 
 def _unrecorded(keys: Keys, occurrence: Occurrence, done: Done, attempt: Attempt) -> RequestOp:
-    begins, own = open_begins(attempt.n, attempt.r), keys.attempt(occurrence, attempt.n, attempt.r)
+    own = keys.attempt(occurrence, attempt.n, attempt.r)
     late = msgspec.structs.replace(done, verdict=Verdict.UNRECORDED, reason=f"{done.verdict}, but too late")
     return RequestOp(
         request_txn=TxnRequest(
             compare=(
-                absent(keys.active(occurrence)),
-                Compare(target="VALUE", key=own, value=encode(attempt)),
-                Compare(target="VALUE", result="GREATER", key=keys.open(occurrence), value=begins),
-                Compare(target="VALUE", result="LESS", key=keys.open(occurrence), value=prefix_end(begins)),
+                compare_absent(keys.active(occurrence)),
+                compare_value(own, encode(attempt)),
+                *open_at(keys, occurrence, attempt.n, attempt.r),
             ),
             success=to_done(keys, occurrence, late),
         )
@@ -159,13 +150,13 @@ def retry(
         return Moved(now)
 
     return Transaction(
-        compare=(created(active, token), modified(key, seen.mod_revision)),
+        compare=(compare_created(active, token), compare_mod(key, seen.mod_revision)),
         success=(
-            delete(active),
-            put(key, encode(following)),
-            put(keys.attempt(occurrence, attempt.n, attempt.r), encode(attempt)),
+            delete_op(active),
+            put_op(key, encode(following)),
+            put_op(keys.attempt(occurrence, attempt.n, attempt.r), encode(attempt)),
         ),
-        failure=(get(active), get(key), get(keys.attempt(occurrence, attempt.n, attempt.r))),
+        failure=(get_op(active), get_op(key), get_op(keys.attempt(occurrence, attempt.n, attempt.r))),
         read=read,
     )
 
@@ -175,10 +166,10 @@ def abandon(keys: Keys, occurrence: Occurrence, *, token: int, attempt: Attempt)
     for the lease. `attempt` carries outcome "lost" and the reason. False: the claim was gone already."""
     active = keys.active(occurrence)
     return Transaction(
-        compare=(created(active, token),),
+        compare=(compare_created(active, token),),
         success=(
-            delete(active),
-            put(keys.attempt(occurrence, attempt.n, attempt.r), encode(attempt)),
+            delete_op(active),
+            put_op(keys.attempt(occurrence, attempt.n, attempt.r), encode(attempt)),
         ),
         failure=(),
         read=lambda answer: answer.succeeded,
@@ -196,16 +187,16 @@ def give_back(
     """
     own = keys.attempt(occurrence, attempt.n, attempt.r)
     first_claim = (attempt.n, attempt.r) == (1, 0)  # later ones count as running all the while
-    goes = (delete(keys.child(lease, attempt.child)),) if for_good and attempt.child else ()
+    goes = (delete_op(keys.child(lease, attempt.child)),) if for_good and attempt.child else ()
     return Transaction(
         compare=(
-            Compare(target="VALUE", key=own, value=encode(attempt)),
-            Compare(target="VALUE", key=keys.active(occurrence), value=encode(attempt.as_active())),
+            compare_value(own, encode(attempt)),
+            compare_value(keys.active(occurrence), encode(attempt.as_active())),
         ),
         success=(
-            delete(own),
-            delete(keys.active(occurrence)),
-            *((delete(keys.running(occurrence)),) if first_claim else ()),
+            delete_op(own),
+            delete_op(keys.active(occurrence)),
+            *((delete_op(keys.running(occurrence)),) if first_claim else ()),
             *goes,
         ),
         failure=goes,
@@ -234,7 +225,7 @@ def release(
     occurrence = seen.record.occurrence
     active, entry = keys.active(occurrence), keys.audit(audit.at, nonce)
     again = next_dispatch(seen.record, lost=seen.record.lost, not_before=audit.at)
-    outcome = to_done(keys, occurrence, done) if done else (put(keys.open(occurrence), encode(again)),)
+    outcome = to_done(keys, occurrence, done) if done else (put_op(keys.open(occurrence), encode(again)),)
 
     def read(answer: TxnResponse) -> Written | Moved[Active]:
         if answer.succeeded:
@@ -245,13 +236,13 @@ def release(
         return Moved(holder.record if holder else None)
 
     return Transaction(
-        compare=(created(active, token), modified(keys.open(occurrence), seen.mod_revision)),
+        compare=(compare_created(active, token), compare_mod(keys.open(occurrence), seen.mod_revision)),
         success=(
-            delete(active),
+            delete_op(active),
             *outcome,
             *ended(keys, occurrence, attempt),
-            put(entry, encode(audit)),
+            put_op(entry, encode(audit)),
         ),
-        failure=(get(active), get(entry)),
+        failure=(get_op(active), get_op(entry)),
         read=read,
     )

@@ -1,8 +1,8 @@
 """What a step in the life of an occurrence is made of: one transaction and the reader of its answer.
 
-Place in the house   runs, planning  ->  steps  ->  records, wire
+Place in the house   claims, runs, planning  ->  steps  ->  ops, records, wire
 Takes                keys, records, revisions
-Gives                Transaction and its outcomes; compares and operations, spelled short
+Gives                Transaction and its outcomes; the compares and writes that several steps share
 Never                decides which step to take
 """
 
@@ -13,17 +13,9 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from jobguard.records import Attempt, Done, Keys, Occurrence, Open, Record, decode, encode, prefix_end
-from jobguard.wire import (
-    Compare,
-    DeleteRangeRequest,
-    KeyValue,
-    PutRequest,
-    RangeRequest,
-    RequestOp,
-    TxnResponse,
-    int64,
-)
+from jobguard.ops import compare_created, delete_op, prefix_end, put_op
+from jobguard.records import Attempt, Done, Keys, Occurrence, Open, Record, decode, encode
+from jobguard.wire import Compare, KeyValue, RequestOp, TxnResponse
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
@@ -47,7 +39,7 @@ class Fence:
     create_revision: int
 
     def holds(self) -> Compare:
-        return created(self.key, self.create_revision)
+        return compare_created(self.key, self.create_revision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +80,13 @@ def see(kv: KeyValue | None, kind: type[R]) -> Seen[R] | None:
     return seen(kv, kind) if kv else None
 
 
-def open_begins(n: int, r: int) -> bytes:
-    """The first bytes of an `open` record at (n, r); see records.Open."""
-    return b'{"v":1,"n":%d,"r":%d,' % (n, r)
+def open_at(keys: Keys, occurrence: Occurrence, n: int, r: int) -> tuple[Compare, Compare]:
+    """The occurrence is open at (n, r), whatever is noted behind these first bytes; see records.Open."""
+    key, begins = keys.open(occurrence), b'{"v":1,"n":%d,"r":%d,' % (n, r)
+    return (
+        Compare(target="VALUE", result="GREATER", key=key, value=begins),
+        Compare(target="VALUE", result="LESS", key=key, value=prefix_end(begins)),
+    )
 
 
 def next_dispatch(record: Open, *, lost: int, not_before: datetime) -> Open:
@@ -110,53 +106,16 @@ def next_dispatch(record: Open, *, lost: int, not_before: datetime) -> Open:
 
 def to_done(keys: Keys, occurrence: Occurrence, done: Done) -> tuple[RequestOp, ...]:
     return (
-        delete(keys.open(occurrence)),
-        delete(keys.running(occurrence)),
-        put(keys.done(occurrence), encode(done)),
+        delete_op(keys.open(occurrence)),
+        delete_op(keys.running(occurrence)),
+        put_op(keys.done(occurrence), encode(done)),
     )
 
 
 def ended(keys: Keys, occurrence: Occurrence, attempt: Attempt | None) -> tuple[RequestOp, ...]:
     if attempt is None:
         return ()
-    return (put(keys.attempt(occurrence, attempt.n, attempt.r), encode(attempt)),)
-
-
-def created(key: bytes, revision: int) -> Compare:
-    return Compare(target="CREATE", key=key, create_revision=int64(revision))
-
-
-def modified(key: bytes, revision: int) -> Compare:
-    """The key as it was seen; 0 for a key that was not there."""
-    return Compare(target="MOD", key=key, mod_revision=int64(revision))
-
-
-def absent(key: bytes) -> Compare:
-    return created(key, 0)
-
-
-def present(key: bytes) -> Compare:
-    return Compare(target="CREATE", result="GREATER", key=key)
-
-
-def put(key: bytes, value: bytes, lease: int = 0) -> RequestOp:
-    return RequestOp(request_put=PutRequest(key=key, value=value, lease=int64(lease)))
-
-
-def get(key: bytes) -> RequestOp:
-    return RequestOp(request_range=RangeRequest(key=key))
-
-
-def get_prefix(prefix: bytes, limit: int = 0) -> RequestOp:
-    return RequestOp(request_range=RangeRequest(key=prefix, range_end=prefix_end(prefix), limit=int64(limit)))
-
-
-def delete(key: bytes) -> RequestOp:
-    return RequestOp(request_delete_range=DeleteRangeRequest(key=key))
-
-
-def delete_prefix(prefix: bytes) -> RequestOp:
-    return RequestOp(request_delete_range=DeleteRangeRequest(key=prefix, range_end=prefix_end(prefix)))
+    return (put_op(keys.attempt(occurrence, attempt.n, attempt.r), encode(attempt)),)
 
 
 def kvs(answer: TxnResponse, position: int) -> tuple[KeyValue, ...]:

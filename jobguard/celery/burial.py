@@ -25,8 +25,9 @@ from jobguard.celery.abort import kill_group
 from jobguard.celery.child import HOST
 from jobguard.celery.request import Ending
 from jobguard.client import Client
+from jobguard.ops import delete_op, get_op
 from jobguard.records import Active, Attempt, Done, Keys, Occurrence, Open, Verdict
-from jobguard.steps import Transaction, delete, first, get, see
+from jobguard.steps import Transaction, first, see
 
 T = TypeVar("T")
 
@@ -70,14 +71,18 @@ def is_child(pid: int) -> bool:
 def withdraw(store: Store, lease: int, incarnation: str) -> None:
     """From here on nothing that this child has sent can become a claim."""
     if lease:
-        store.client.txn_until_known(success=(delete(store.keys.child(lease, incarnation)),))
+        store.client.txn_until_known(success=(delete_op(store.keys.child(lease, incarnation)),))
 
 
 def free(store: Store, occurrence: Occurrence, incarnation: str, ending: Ending, reason: str) -> Done | None:
     """Free the child's claim of this occurrence, if it holds it; the verdict there is then."""
     keys = store.keys
     answer = store.client.txn(
-        success=(get(keys.active(occurrence)), get(keys.open(occurrence)), get(keys.done(occurrence)))
+        success=(
+            get_op(keys.active(occurrence)),
+            get_op(keys.open(occurrence)),
+            get_op(keys.done(occurrence)),
+        )
     )
     active, opened = see(first(answer, 0), Active), see(first(answer, 1), Open)
     done = see(first(answer, 2), Done)

@@ -22,9 +22,10 @@ from jobguard.celery.deadline import Deadline, Running, WorkerDirectory
 from jobguard.celery.watchdog import Watchdog
 from jobguard.client import Client
 from jobguard.errors import LeaseNotFound, OutcomeUnknown, ServerError, Unavailable
+from jobguard.ops import put_op
 from jobguard.records import Keys
 from jobguard.settings import Settings
-from jobguard.steps import Transaction, put
+from jobguard.steps import Transaction
 
 T = TypeVar("T")
 
@@ -100,7 +101,7 @@ class Child:
         key = self.keys.child(lease, self.incarnation)
         try:
             self.client.txn_until_known(
-                success=(put(key, b'{"v":1,"pid":%d}' % self.pid, lease),), timeout=_left(until)
+                success=(put_op(key, b'{"v":1,"pid":%d}' % self.pid, lease),), timeout=_left(until)
             )
         except LeaseNotFound:
             return False

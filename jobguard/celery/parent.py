@@ -31,10 +31,10 @@ from jobguard.celery.refusals import Ring
 from jobguard.celery.request import Ending
 from jobguard.client import Client
 from jobguard.errors import JobguardError, ServerError
+from jobguard.ops import put_op
 from jobguard.records import Active, Done, Header, Keys, Verdict, Worker, decode, encode
 from jobguard.session import Session, State, boottime
 from jobguard.settings import Settings
-from jobguard.steps import put
 
 logger = get_logger(__name__)
 
@@ -160,7 +160,7 @@ class Parent:
     def _advertise(self, lease: int) -> None:
         entry = msgspec.structs.replace(self._worker, since=datetime.now(UTC))
         key = self._store.keys.worker(self._worker.worker)
-        self._store.client.txn_until_known(success=(put(key, encode(entry), lease),))
+        self._store.client.txn_until_known(success=(put_op(key, encode(entry), lease),))
         self._advertised_on = lease
 
     # --- errands: what children left ---

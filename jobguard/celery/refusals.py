@@ -19,9 +19,9 @@ from celery.utils.log import get_logger
 from jobguard.celery.child import HOST, Child
 from jobguard.celery.deadline import REFUSALS_MAX, WorkerDirectory
 from jobguard.errors import JobguardError
+from jobguard.ops import put_op
 from jobguard.records import ToldNo, encode
 from jobguard.runs import Refused
-from jobguard.steps import put
 
 if TYPE_CHECKING:
     from jobguard.celery.burial import Store
@@ -68,7 +68,7 @@ class Ring:
             return
         try:
             self._store.client.txn(
-                success=[put(key, each, lease) for each, key in zip(left, self._keys, strict=False)]
+                success=[put_op(key, each, lease) for each, key in zip(left, self._keys, strict=False)]
             )
         except JobguardError as error:
             logger.info("jobguard: %d refusals are only in the log: %s", len(left), error)

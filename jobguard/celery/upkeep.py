@@ -19,9 +19,10 @@ from jobguard import planning
 from jobguard.celery.entries import ended, occurrence_text
 from jobguard.celery.leader import AFTER_FAILURE, Leader, apart
 from jobguard.celery.workers import Fleet
+from jobguard.ops import get_op, get_prefix_op
 from jobguard.records import Active, Attempt, Occurrence, Open, Record, Verdict
 from jobguard.recovery import AskWorkers, End, Publish, Rerun, Step, Wait, attempt_text, decide
-from jobguard.steps import Seen, Written, first, get, get_prefix, kvs, see, seen
+from jobguard.steps import Seen, Written, first, kvs, see, seen
 from jobguard.wire import KeyValue
 
 logger = get_logger("jobguard.beat")
@@ -100,7 +101,7 @@ class Upkeep:
     def _look(self) -> Sight:
         keys = self.leader.keys
         prefixes = [keys.prefix(part) for part in ("open", "running", "active")]
-        answer = self.leader.client.txn(success=[get_prefix(prefix) for prefix in prefixes])
+        answer = self.leader.client.txn(success=[get_prefix_op(prefix) for prefix in prefixes])
         left: set[Occurrence] = set()
         opened = self._readable(kvs(answer, 0), Open, left)
         running = self._readable(kvs(answer, 1), Active, left)
@@ -133,7 +134,7 @@ class Upkeep:
 
     def _attempt(self, record: Open) -> Attempt | None:
         key = self.leader.keys.attempt(record.occurrence, record.n, record.r)
-        found = see(first(self.leader.client.txn(success=[get(key)]), 0), Attempt)
+        found = see(first(self.leader.client.txn(success=[get_op(key)]), 0), Attempt)
         return found.record if found else None
 
     def _do(self, step: Step, opened: Seen[Open], attempt: Attempt | None) -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import msgspec
 
 from jobguard.errors import JobguardError
-from jobguard.records import Occurrence, prefix_end
+from jobguard.ops import prefix_end
+from jobguard.records import Occurrence
 from jobguard.wire import KeyValue, RangeRequest, RequestOp
 
 if TYPE_CHECKING:
