@@ -2,7 +2,8 @@
 
 Place in the house   test_scenarios, scenarios/*.txt  ->  script  ->  jobguard_store.raft
 
-    cluster 3 [appends=1]              three empty nodes (ids 1, 2, 3); so many entries in one append
+    cluster 3 [appends=1] [window=2]   three empty nodes (ids 1, 2, 3); so many entries in one append, and so
+                                       many appends in flight
     restore 2 log=1,1,4 term=5 vote=3 applied=1
                                        2 starts from such a disk; a log is told by its entries' terms
     compact 1 5                        1 forgets its log up to there, on disk as well
@@ -130,9 +131,8 @@ class Script:
 
     def do_cluster(self, size: str, *options: str) -> None:
         self.wire.clear()
-        self.limits = Limits(
-            append_entries=int(dict(option.split("=") for option in options).get("appends", 4096))
-        )
+        chosen = {"appends": "4096", "window": "128"} | dict(option.split("=") for option in options)
+        self.limits = Limits(append_entries=int(chosen["appends"]), in_flight=int(chosen["window"]))
         self.members = {i: Member(i) for i in range(1, int(size) + 1)}
         self.founders = Snapshot(NOTHING, Configuration.of(self.members))
         for member in self.members.values():

@@ -2,6 +2,25 @@
 
 Place in the house   node, transport, storage  ->  raft
 Never                reads a clock, opens anything, awaits, or draws its own randomness
+
+What a node owes the core, beyond carrying out each Ready in its order (messages.Ready):
+
+Log       compact(index) up to what its *file* holds applied, some way behind the last entry, so that a slow
+          peer needs no state. With the file's log it trims, and records as base, snapshot_at(index),
+          configuration and all; it starts from that: base=, configuration=.
+Snapshot  For each of Ready.offers: cut the state of one read transaction, as of the offer's entry or a later
+          one; send it and the offer, with that state's name put in (dataclasses.replace), by a way of
+          its own; then say snapshot_sent or snapshot_failed, once per offer. The receiver stages and checks
+          it, and only then step()s the offer. If Ready.snapshot comes back, that state takes the place of
+          file, log and machine, before the entries and `committed` of the same Ready. The new file holds this
+          node's own hard state and identity. persisted(snapshot.last) reports it, in its place among the
+          writes. If it does not come back the staged state is dropped.
+Members   change_membership() appends a configuration, which counts at once: after each turn the transport
+          dials and admits `configuration`'s members, whoever they are. In `committed` a CONFIG entry says
+          what is so for good: Configuration.decode(entry.data). Who finds its own id in `removed` stops;
+          nobody lets it in again. A node that joins starts with voters=() and is told. Ids are used once.
+Transfer  transfer(successor) before a leader stops. While not accepts_proposals nothing is proposed, and what
+          has gathered waits: it is forwarded to whoever leads next.
 """
 
 from jobguard_store.raft.configuration import NOBODY, Configuration, Member
