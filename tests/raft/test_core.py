@@ -270,6 +270,17 @@ def test_a_late_refusal_sets_nobody_back() -> None:
     assert of(AppendEntries, tell(raft, late)) == []
 
 
+def test_heartbeats_wait_for_nothing() -> None:
+    """Neither for room in flight, nor for our disk: a leader that cannot write leads all the same."""
+    raft = settled_leader(limits=Limits(in_flight=1))
+    raft.propose([b"a"])
+    carry_out(raft)
+    raft.propose([b"b"])
+    raft.ready()  # .. and the disk never finishes
+    raft.tick()
+    assert {beat.to for beat in of(Heartbeat, raft.ready().messages)} == {2, 3}
+
+
 def test_heartbeats_carry_no_commit_beyond_what_was_acknowledged() -> None:
     raft = settled_leader()
     raft.propose([b"a"])
@@ -316,6 +327,53 @@ def test_reads_are_lost_with_leadership() -> None:
     assert raft.ready().reads_lost == (1, 2)
 
 
+# -- Patience
+
+
+def follower_of_the_last(node_id: int, voters: int) -> Raft:
+    raft = Raft(
+        node_id=node_id,
+        voters=range(1, voters + 1),
+        hard_state=HardState(1),
+        entries=(),
+        applied_index=0,
+        random=node()._patience._random,
+    )
+    raft.step(Heartbeat(sender=voters, to=node_id, term=1, commit=0, context=0))
+    return raft
+
+
+def test_voters_take_turns_when_a_leader_falls_silent() -> None:
+    """Not by lot: the first asks when the others are just ready to grant it, and nobody asks beside it."""
+    asked = {}
+    for voters in (3, 5):
+        for node_id in range(1, voters):
+            raft, ticks = follower_of_the_last(node_id, voters), 0
+            while raft.role is Role.FOLLOWER:
+                raft.tick()
+                ticks += 1
+            asked[voters, node_id] = ticks
+    assert asked == {(3, 1): 11, (3, 2): 13, (5, 1): 11, (5, 2): 13, (5, 3): 15, (5, 4): 17}
+
+
+def test_whose_turn_led_to_nothing_draws() -> None:
+    waited = set()
+    for seed in range(100):
+        raft = node(seed=seed)
+        tell(raft, Heartbeat(sender=3, to=1, term=1, commit=0, context=0))
+        for _ in range(11):
+            raft.tick()
+        refusals = [PreVote(sender=peer, to=1, term=1, granted=False) for peer in (2, 3)]
+        carry_out(raft)
+        tell(raft, *refusals)
+        ticks = 0
+        while raft.role is Role.FOLLOWER:
+            raft.tick()
+            ticks += 1
+        waited.add(ticks)
+    assert waited == set(range(10, 20))
+
+
 # -- Hints
 
 
@@ -323,15 +381,7 @@ def test_the_first_in_rank_asks_at_once_and_the_next_soon_after() -> None:
     asked = {}
     for voters in (3, 5):
         for node_id in range(1, voters):
-            raft = Raft(
-                node_id=node_id,
-                voters=range(1, voters + 1),
-                hard_state=HardState(1),
-                entries=(),
-                applied_index=0,
-                random=node()._patience._random,
-            )
-            raft.step(Heartbeat(sender=voters, to=node_id, term=1, commit=0, context=0))
+            raft = follower_of_the_last(node_id, voters)
             raft.peer_lost(voters)
             ticks = 0
             while raft.role is Role.FOLLOWER:

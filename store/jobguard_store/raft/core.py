@@ -373,7 +373,9 @@ class Raft:
         assert self.role is not Role.LEADER, f"nodes {self.node_id} and {leader} both lead term {self.term}"
         assert self.leader in (None, leader), f"nodes {self.leader} and {leader} both lead term {self.term}"
         self.role = Role.FOLLOWER
-        self.leader = leader
+        if self.leader is None:
+            self.leader = leader
+            self._patience.leader_found(self._electorate.rank_without(leader))
         self._patience.leader_heard()
 
     def _hears(self, ask: VoteRequest) -> bool:
@@ -407,7 +409,7 @@ class Raft:
         if heard and ask.term > self.term and ask.last >= self.log.last:
             self._patience.pre_vote_granted(ask.sender)
             vote = self._to(ask.sender) | {"term": ask.term}
-            self._outbox.send_at_once(PreVote(**vote, granted=True))
+            self._outbox.send(PreVote(**vote, granted=True), term=self.term)
         else:
             self._outbox.send(PreVote(**self._to(ask.sender), granted=False))
 

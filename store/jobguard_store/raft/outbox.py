@@ -31,9 +31,13 @@ class Outbox:
 
     # -- Messages
 
-    def send(self, message: Message) -> None:
-        """Send what needs no more than our term to be durable: without it, we could deny having said it."""
-        (self._at_once if message.term == self._durable.term else self._after_persist).append(message)
+    def send(self, message: Message, *, term: int | None = None) -> None:
+        """Send what needs no more than our term to be durable: without it, we could deny having said it.
+
+        `term` is ours where the message speaks of another.
+        """
+        ours = message.term if term is None else term
+        (self._at_once if ours == self._durable.term else self._after_persist).append(message)
 
     def send_at_once(self, message: Message) -> None:
         """Send what promises nothing."""

@@ -8,6 +8,10 @@ While a leader is heard, nobody else's wish for an election is (thesis 4.2.3): a
 hear the leader must not depose it. A closed connection is a hint that the leader is gone. It opens this node
 to pre-votes at once, and to the votes of those it granted one; a vote that no pre-vote announced stays
 unheard. So a wrong hint costs a leader nothing unless a quorum shares it.
+
+Those who heard one leader fall silent know of each other, and take turns: the first asks as soon as all have
+waited an election timeout, the next two ticks later. Chance decides only where there was no leader to follow,
+or where the turns led to nothing.
 """
 
 from typing import Protocol
@@ -17,6 +21,9 @@ class Randomness(Protocol):
     """The one thing drawn: a number in [start, stop). random.Random fits."""
 
     def randrange(self, start: int, stop: int, /) -> int: ...
+
+
+TURN_TICKS = 2  # between two turns: an election's time, with a tick to spare
 
 
 class Patience:
@@ -60,15 +67,20 @@ class Patience:
         else:
             self._timeout = self._random.randrange(self._election_ticks, 2 * self._election_ticks)
 
+    def leader_found(self, rank: int) -> None:
+        """A leader is heard again, or for the first time. A hint that it is gone was wrong, or is over.
+
+        `rank` is our turn to follow it. The first waits a tick longer than the leader is heard: ticks of
+        different nodes do not fall together, and all must be willing to grant it a pre-vote by then.
+        """
+        self._lost = False
+        self._announced.clear()
+        self._hurry_ticks = 0
+        self._timeout = self._election_ticks + 1 + TURN_TICKS * rank
+
     def leader_heard(self) -> None:
         self._elapsed = 0
         self._unled_ticks = 0
-        if self._lost or self._timeout < self._election_ticks:
-            # The hint was wrong, or what it began is over.
-            self._lost = False
-            self._announced.clear()
-            self._hurry_ticks = 0
-            self.restart()
 
     def leader_forgotten(self) -> None:
         """Nobody leads that we know of: whoever asks is heard."""
@@ -78,11 +90,11 @@ class Patience:
         self.restart()
 
     def leader_lost(self, rank: int) -> None:
-        """A hint. The voters take turns by rank, lest two split the vote; the first should ask now."""
+        """A hint. The voters take their turns now; the first should ask at once."""
         self._lost = True
         self._hurry_ticks = self._election_ticks
         self._elapsed = 0
-        self._timeout = 2 * rank
+        self._timeout = TURN_TICKS * rank
 
     def pre_vote_granted(self, candidate: int) -> None:
         if self._lost:
