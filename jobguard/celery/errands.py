@@ -22,6 +22,7 @@ logger = get_logger(__name__)
 Errand = Callable[[], float | None]
 
 AGAIN_S = 1.0
+AFTER_BUG_S = 10.0
 
 
 class Errands:
@@ -57,9 +58,9 @@ class Errands:
                 logger.warning("jobguard: %s; trying again", error)
                 again = AGAIN_S
             except Exception:
-                # A bug in one errand must not end the renewals and burials that share the thread.
-                logger.exception("jobguard: an errand failed, and is given up")
-                again = None
+                # A bug must end neither the errands that share the thread nor its own: one keeps the lease.
+                logger.exception("jobguard: an errand failed; trying again in %d s", AFTER_BUG_S)
+                again = AFTER_BUG_S
             if again is not None:
                 self.add(errand, again)
 

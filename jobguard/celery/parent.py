@@ -44,6 +44,7 @@ _LOOK_S = 0.25
 _UNSENT_S = 0.5
 _REFUSALS_S = 1.0
 _STOP_PATIENCE_S = 1.0
+_EXHAUSTED = 8  # the gRPC code of a full store; it passes
 
 
 class Parent:
@@ -68,6 +69,7 @@ class Parent:
         self._reachable = True
         self._advertised_on = 0
         self._seen_dead: set[int] = set()
+        self._kept: set[str] = set()
 
     def start(self, in_loop: Callable[[Callable[[], None]], None] | None = None) -> None:
         """`in_loop` hands a call to the worker's event loop, where it has one."""
@@ -167,14 +169,24 @@ class Parent:
 
     def _carry_unsent(self) -> float:
         """What a child could not carry through. Each is its own twin's answer, so it is sent at will."""
-        for nonce, request in self._directory.unsent().items():
+        unsent = self._directory.unsent()
+        self._kept &= unsent.keys()
+        for nonce, request in unsent.items():
             step = wire.decode(request, wire.TxnRequest)
             try:
                 self._store.client.txn_until_known(step.compare, step.success, step.failure)
             except ServerError as error:
+                if error.code == _EXHAUSTED:
+                    self._say_full(nonce, error)
+                    continue
                 logger.error("jobguard: the store refused an outcome for good: %s", error)
             self._directory.sent(nonce)
         return _UNSENT_S
+
+    def _say_full(self, nonce: str, error: ServerError) -> None:
+        if nonce not in self._kept:
+            self._kept.add(nonce)
+            logger.error("jobguard: an outcome waits for the store to have room again: %s", error)
 
     def _write_refusals(self) -> float:
         self._refusals.write(self._written.lease)

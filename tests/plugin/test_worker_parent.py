@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -13,12 +14,14 @@ import pytest
 from jobguard import runs
 from jobguard.celery import deadline
 from jobguard.celery.deadline import ChildFile, Running, WorkerDirectory
+from jobguard.celery.errands import Errands
 from jobguard.celery.parent import Parent, advertisement
 from jobguard.client import Client
-from jobguard.records import Attempt, Occurrence
+from jobguard.errors import ServerError
+from jobguard.records import Attempt, Done, Occurrence, Verdict
 from jobguard.runs import Claimed
 from jobguard.settings import Settings
-from jobguard.wire import LeaseTimeToLiveResponse, int64
+from jobguard.wire import LeaseTimeToLiveResponse, TxnRequest, encode, int64
 from tests.plugin.bench import Bench, until
 
 
@@ -94,3 +97,60 @@ def test_the_keeper_goes_on_after_a_bug(parent: Parent, monkeypatch: pytest.Monk
     until(lambda: "division by zero" in caplog.text, "the bug strikes")
     before = parent._written.at
     until(lambda: parent._lease_file.read().at > before, "the next renewal is told")
+
+
+def test_an_outcome_waits_for_a_store_that_is_full(
+    bench: Bench, parent: Parent, child: ChildFile, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """Refused now is not refused for good: else a body that has finished would count as lost, and run again."""
+    occurrence = claim(bench, parent, child)
+    active = bench.client.get(bench.keys.active(occurrence))
+    assert active
+    done = Done(
+        job="work",
+        nominal=occurrence.nominal,
+        verdict=Verdict.RAN,
+        nonce="a" * 32,
+        finished=occurrence.nominal,
+    )
+    step = runs.finish(bench.keys, occurrence, token=active.create_revision, done=done)
+    request = TxnRequest(compare=step.compare, success=step.success, failure=step.failure)
+    full = True
+    original = Client.txn_until_known
+
+    def refuse(self: Client, compare: Any = (), *args: Any, **kwargs: Any) -> Any:
+        if full and tuple(compare) == step.compare:
+            raise ServerError(8, "etcdserver: mvcc: database space exceeded")
+        return original(self, compare, *args, **kwargs)
+
+    monkeypatch.setattr(Client, "txn_until_known", refuse)
+    parent._directory.leave_unsent("a" * 32, encode(request))
+    child.tell(Running.NOTHING)
+    until(lambda: "database space exceeded" in caplog.text, "it was refused")
+    for _ in range(3):
+        parent._carry_unsent()
+    assert caplog.text.count("database space exceeded") == 1
+    full = False
+    assert bench.verdict(occurrence).verdict is Verdict.RAN
+    until(lambda: not parent._directory.unsent(), "nothing is left to send")
+
+
+def test_an_errand_with_a_bug_is_not_dropped(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """One of them keeps the lease: without it the worker would never run anything again."""
+    monkeypatch.setattr("jobguard.celery.errands.AFTER_BUG_S", 0.05)
+    errands = Errands()
+    outcomes = iter([ZeroDivisionError("a bug"), None])
+    done = threading.Event()
+
+    def errand() -> None:
+        if (outcome := next(outcomes)) is not None:
+            raise outcome
+        done.set()
+
+    errands.add(errand)
+    errands.start()
+    try:
+        assert done.wait(5)
+        assert "a bug" in caplog.text
+    finally:
+        errands.stop(5)
