@@ -102,7 +102,7 @@ def test_the_keeper_goes_on_after_a_bug(parent: Parent, monkeypatch: pytest.Monk
 def test_an_outcome_waits_for_a_store_that_is_full(
     bench: Bench, parent: Parent, child: ChildFile, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
-    """Refused now is not refused for good: else a body that has finished would count as lost, and run again."""
+    """Refused now is not refused for good: else a body that has finished counts as lost, and runs again."""
     occurrence = claim(bench, parent, child)
     active = bench.client.get(bench.keys.active(occurrence))
     assert active
