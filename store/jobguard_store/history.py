@@ -56,7 +56,9 @@ class History:
         return changes
 
     async def range(self, wanted: HistoricRange) -> RangeResult:
-        tail = self._tail.undurable()  # before the read: what becomes durable meanwhile is then seen twice
+        tail = self._tail.unindexed(
+            wanted.at
+        )  # before the read: what is indexed meanwhile is then seen twice
         result = await self._read(lambda: self._database.range_at(wanted, tail))
         if wanted.at < self._machine.compact_revision:
             raise Compacted(self._machine.compact_revision)

@@ -80,9 +80,10 @@ class Journal:
             self._on_durable(job)
 
     async def flushed(self) -> None:
-        """Wait until all that is applied is durable."""
+        """Wait until all that is applied is durable, and found by key."""
         self.flush()
-        await self._writer.call(lambda: None)
+        while await self._writer.call(self._database.index):
+            pass
 
     async def remember(self, member: int, life: Life) -> None:
         """Durable on return. Raises DiskFull."""
@@ -121,4 +122,4 @@ class Journal:
     def _put(self, batch: Batch, ready: Ready) -> None:
         last = ready.entries[-1].id if ready.entries else None
         self._in_flight += 1
-        self._writer.put(Job(batch, ready.hard_state, last, batch.revision, ready.messages_after_persist))
+        self._writer.put(Job(batch, ready.hard_state, last, ready.messages_after_persist))

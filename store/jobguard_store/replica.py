@@ -318,6 +318,7 @@ class Replica:
             return
         try:
             self._journal.durable(jobs)
+            self.watchers.tail.indexed(self._database.indexed_revision)
             self._transport.flush()
         except BaseException as error:  # noqa: BLE001 - it ends the process
             self.fail(error)
@@ -332,8 +333,6 @@ class Replica:
             self.raft.persisted(job.last)
         for message in job.messages:
             self._courier.post(message)
-        if job.revision is not None:
-            self.watchers.tail.durable(job.revision)
 
     def _answer_reads(self) -> None:
         """End the waits for what is applied now; those of followers end with a message."""

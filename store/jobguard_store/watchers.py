@@ -9,8 +9,8 @@ A subscription is live (events are put into its bounded queue as they are applie
 history from `_next` on, whenever its consumer asks). It becomes live in the same step, without an await,
 in which it has read all there is: nothing can be applied in between. Its queue full, it becomes behind.
 
-Where history is read: the newest revisions lie in memory (`Tail`), older ones in the file. What is not yet
-durable is always in memory, and is handed to the reader of the file as well, so there is no gap between.
+Where history is read: the newest revisions lie in memory (`Tail`), older ones in the file. What the file
+cannot find by key yet is always in memory, and is handed to its reader as well, so there is no gap between.
 """
 
 from __future__ import annotations
@@ -95,37 +95,40 @@ class History(Protocol):
 
 
 class Tail:
-    """The newest revisions in memory. Trimmed by weight, but never of what is not yet durable."""
+    """The newest revisions in memory. Trimmed by weight, but never of what the file's index lacks."""
 
     def __init__(self, revision: int) -> None:
         self._revisions: deque[tuple[int, Sequence[ChangeEvent]]] = deque()
         self._weight = 0
-        self._durable = revision
+        self._indexed = revision
         self.first = revision + 1  # everything from here on is in memory
 
     def append(self, revision: int, events: Sequence[ChangeEvent]) -> None:
         self._revisions.append((revision, events))
         self._weight += weight(events)
 
-    def durable(self, revision: int) -> None:
+    def indexed(self, revision: int) -> None:
         """Everything up to `revision` can be read from the file as well."""
-        self._durable = revision
+        self._indexed = revision
         while self._weight > TAIL_WEIGHT and self._revisions and self._revisions[0][0] <= revision:
             trimmed, events = self._revisions.popleft()
             self._weight -= weight(events)
             self.first = trimmed + 1
 
-    def undurable(self) -> tuple[ChangeEvent, ...]:
-        """What a reader of the file might miss."""
-        newest: list[Sequence[ChangeEvent]] = []
-        for revision, events in reversed(self._revisions):
-            if revision <= self._durable:
-                break
-            newest.append(events)
-        return tuple(event for events in reversed(newest) for event in events)
+    def unindexed(self, upto: int) -> tuple[ChangeEvent, ...]:
+        """What a reader of the file at revision `upto` might miss."""
+        return tuple(
+            event
+            for revision, events in self._from(self._indexed + 1)
+            if revision <= upto
+            for event in events
+        )
 
     def since(self, revision: int) -> list[tuple[int, Sequence[ChangeEvent]]]:
         assert revision >= self.first
+        return self._from(revision)
+
+    def _from(self, revision: int) -> list[tuple[int, Sequence[ChangeEvent]]]:
         newest: list[tuple[int, Sequence[ChangeEvent]]] = []
         for each in reversed(self._revisions):
             if each[0] < revision:

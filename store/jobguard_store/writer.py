@@ -37,7 +37,6 @@ class Job:
     batch: Batch
     hard_state: HardState | None
     last: EntryId | None
-    revision: int | None
     messages: tuple[Message, ...]
 
 

@@ -65,7 +65,7 @@ def test_rows_ride_on_a_batch_of_entries_once_they_are_a_few() -> None:
         queue.journal.applied(ROWS_IN_COMPANY)
         queue.journal.persist(Ready(entries=entries(101)))
         assert queue.jobs[-1].batch.applied_index == ROWS_IN_COMPANY
-        assert queue.jobs[-1].revision == ROWS_IN_COMPANY
+        assert queue.jobs[-1].batch.revision == ROWS_IN_COMPANY
         queue.journal.persist(Ready(entries=entries(102)))
         assert queue.jobs[-1].batch.applied_index is None
 
@@ -77,7 +77,7 @@ def test_lonely_rows_go_by_themselves_soon() -> None:
         queue = Queue()
         queue.journal.applied(1, Rows(revision=2))
         await eventually(lambda: queue.jobs, "the flush", within=2)
-        assert (queue.jobs[0].batch.applied_index, queue.jobs[0].revision) == (1, 2)
+        assert (queue.jobs[0].batch.applied_index, queue.jobs[0].batch.revision) == (1, 2)
         await asyncio.sleep(0)
         assert len(queue.jobs) == 1
 

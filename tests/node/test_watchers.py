@@ -52,7 +52,7 @@ class World:
         self.tail = Tail(self.past.revision)
         self.watchers = Watchers(self.past, self.tail)
 
-    def change(self, *keys: str, delete: bool = False, value: bytes = b"v", durable: bool = True) -> int:
+    def change(self, *keys: str, delete: bool = False, value: bytes = b"v", indexed: bool = True) -> int:
         revision = self.past.revision = self.past.revision + 1
         records = [
             tombstone(key.encode(), revision)
@@ -63,8 +63,8 @@ class World:
         events = [ChangeEvent(record, None) for record in records]
         self.past.revisions[revision] = events
         self.watchers.publish(revision, events)
-        if durable:
-            self.tail.durable(revision)
+        if indexed:
+            self.tail.indexed(revision)
         return revision
 
 
@@ -169,16 +169,16 @@ def test_a_slow_watcher_reads_history_instead_of_holding_memory(monkeypatch: pyt
     run(story())
 
 
-def test_what_is_not_durable_stays_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_file_has_not_indexed_stays_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TAIL_WEIGHT", 0)
     world = World()
     world.change("a")
     assert world.tail.first == 3
-    kept = [world.change("b", durable=False), world.change("c", durable=False)]
+    kept = [world.change("b", indexed=False), world.change("c", indexed=False)]
     assert world.tail.first == kept[0]
-    assert [event.revision for event in world.tail.undurable()] == kept
-    world.tail.durable(kept[0])
-    assert [event.revision for event in world.tail.undurable()] == kept[1:]
+    assert [event.revision for event in world.tail.unindexed(world.past.revision)] == kept
+    world.tail.indexed(kept[0])
+    assert [event.revision for event in world.tail.unindexed(world.past.revision)] == kept[1:]
 
 
 def test_a_start_before_compaction_is_told_so_and_the_compacted_revision_itself_is_served() -> None:

@@ -49,7 +49,7 @@ class Desk:
     def put(self, index: int) -> None:
         batch = Batch()
         batch.append([Entry(index, 1, EntryKind.NORMAL, b"")])
-        self.writer.put(Job(batch, None, EntryId(1, index), None, ()))
+        self.writer.put(Job(batch, None, EntryId(1, index), ()))
 
 
 def test_what_gathers_during_one_commit_is_the_next() -> None:
@@ -63,7 +63,7 @@ def test_what_gathers_during_one_commit_is_the_next() -> None:
         await eventually(lambda: desk.writer._queue.empty())
         for index in (3, 4, 5):
             desk.put(index)
-        desk.writer.put(Job(Batch(), None, None, None, ()))  # nothing to write: an answer that must wait
+        desk.writer.put(Job(Batch(), None, None, ()))  # nothing to write: an answer that must wait
         disk.gate.release(2)
         await eventually(lambda: len(desk.durable) == 3)
         assert disk.batches == [[1], [2], [3, 4, 5]]

@@ -22,7 +22,7 @@ def normal(index: int, command: Command, term: int = TERM) -> Entry:
 
 
 class Member:
-    """Applies commands at once and writes them when told to: between, they are the tail."""
+    """Applies commands at once and writes them when told to; until they are indexed, they are the tail."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -34,6 +34,7 @@ class Member:
         self.machine: Machine = self.loaded.machine
         self.index = self.loaded.applied_index
         self.batch = Batch()
+        self._events: list[ChangeEvent] = []
 
     def do(self, *commands: Command) -> Any:
         for command in commands:
@@ -41,6 +42,7 @@ class Member:
             self.batch.append([normal(self.index, command)])
             applied = self.machine.apply(command, TERM)
             self.batch.apply(self.index, applied.rows)
+            self._events += applied.events
         return applied.result
 
     def put(self, *keys: str) -> None:
@@ -48,12 +50,17 @@ class Member:
 
     @property
     def tail(self) -> tuple[ChangeEvent, ...]:
-        return tuple(self.batch.events)
+        return tuple(each for each in self._events if each.revision > self.database.indexed_revision)
 
     def flush(self) -> None:
         self.batch.hard_state = HardState(term=TERM, voted_for=1)
         self.database.write(self.batch)
         self.batch = Batch()
+
+    def index_all(self) -> None:
+        """Let the file find by key whatever was flushed."""
+        while self.database.index():
+            pass
 
     def sweep(self) -> int:
         """Remove all that compaction has made unreadable; in how many steps."""

@@ -22,6 +22,7 @@ def test_members_agree_however_far_their_sweeps_are(history: list[Command], data
                     member.flush()
                     member.sweep()
             member.flush()
+            member.index_all()
         oldest = max(one.machine.compact_revision, 1)
         for revision in range(oldest, one.machine.revision + 1):
             assert one.database.hash_kv(revision) == two.database.hash_kv(revision)
@@ -45,6 +46,7 @@ def test_another_change_is_another_hash(change: Command, member: Member) -> None
             each.do(third)
             each.put("k4")
             each.flush()
+            each.index_all()
             hashes.append([each.database.hash_kv(revision).value for revision in (4, 5, 6)])
     assert hashes[0][0] == hashes[1][0]
     assert hashes[0][1] != hashes[1][1]
@@ -55,6 +57,7 @@ def test_many_stretches_make_one_hash(member: Member, monkeypatch: pytest.Monkey
     member.put(*(f"k{number % 7}" for number in range(50)))
     member.do(DeleteRange(b"k", b"l"), Compact(20))
     member.flush()
+    member.index_all()
     whole = member.database.hash_kv(40)
     monkeypatch.setattr(hashkv, "_STRETCH_ROWS", 3)
     assert member.database.hash_kv(40) == whole
@@ -65,6 +68,7 @@ def test_many_stretches_make_one_hash(member: Member, monkeypatch: pytest.Monkey
 def test_a_row_that_is_not_what_was_written_has_no_hash(member: Member) -> None:
     member.put("k")
     member.flush()
+    member.index_all()
     member.writer_sql("UPDATE history SET value = x'00'")
     with pytest.raises(DatabaseDamaged, match="revision 2 of key"):
         member.database.hash_kv(2)

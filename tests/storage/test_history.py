@@ -10,7 +10,7 @@ from jobguard_store.errors import Compacted
 from jobguard_store.machine.commands import Command, Compact, DeleteRange, Put, Range, Txn
 from jobguard_store.machine.keyspace import interval
 from jobguard_store.machine.results import ChangeEvent, HistoricRange, tombstone
-from jobguard_store.storage import history
+from jobguard_store.storage import history, index
 from tests.machine.commands import TERM, histories, keys, range_ends, ranges
 from tests.machine.model import Model, plain
 from tests.storage.member import Member, member_on_a_new_file
@@ -44,22 +44,36 @@ def changes(
 @given(
     history=histories,
     flushed=st.sets(st.integers(0, 30)),
+    restarted=st.sets(st.integers(0, 30), max_size=3),
+    round_weight=st.sampled_from([0, 1000, index.ROUND_WEIGHT]),
     asked=st.lists(ranges, min_size=2, max_size=4),
     key=keys,
     range_end=range_ends,
 )
 def test_history_and_tail_answer_as_the_machine_once_did(
-    history: list[Command], flushed: set[int], asked: list[Range], key: bytes, range_end: bytes
+    history: list[Command],
+    flushed: set[int],
+    restarted: set[int],
+    round_weight: int,
+    asked: list[Range],
+    key: bytes,
+    range_end: bytes,
 ) -> None:
-    """`flushed`: after which commands all so far is written. What comes after the last is the tail."""
+    """`flushed`: after which commands all so far is written, and in `restarted` taken up by the next start,
+    in the middle of a round or a sweep. What is not indexed by then is the tail."""
     model = Model()
-    with member_on_a_new_file() as member:
+    with member_on_a_new_file() as member, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(index, "ROUND_WEIGHT", round_weight)
+        patched.setattr(index, "SLICE_ROWS", 2)
         for number, command in enumerate(history):
             member.do(command)
             model.apply(command, TERM)
             if number in flushed:
                 member.flush()
-                member.sweep()
+                if number in restarted:
+                    member.restart()
+                else:
+                    member.sweep()
         first = max(1, model.compact_revision)
         for revision in range(first, model.revision + 1):
             for ask in asked:
@@ -110,10 +124,12 @@ def test_a_tail_that_became_durable_meanwhile_is_seen_once(member: Member) -> No
     assert len(member.database.range_at(asked, tail).kvs) == 1
 
 
-def test_without_the_tail_a_reader_goes_only_as_far_as_the_file(member: Member) -> None:
+def test_without_the_tail_a_reader_goes_only_as_far_as_the_index(member: Member) -> None:
     member.put("a", "b")
     member.flush()
+    member.index_all()
     member.put("c")
+    member.flush()
     found = member.database.changes(b"\0", b"\0", 2, 4)
     assert ([event.revision for event in found.events], found.through) == ([2, 3], 3)
 
@@ -121,6 +137,7 @@ def test_without_the_tail_a_reader_goes_only_as_far_as_the_file(member: Member) 
 def test_a_revision_is_never_split(member: Member) -> None:
     member.do(Txn(success=tuple(Put(b"%d" % number) for number in range(5))), Put(b"last"))
     member.flush()
+    member.index_all()
     first = member.database.changes(b"\0", b"\0", 2, 3, limit=2)
     assert ([event.record.key for event in first.events], first.through) == (
         [b"0", b"1", b"2", b"3", b"4"],
@@ -151,6 +168,7 @@ def test_a_stretch_ends_where_it_grows_heavy(member: Member) -> None:
 def test_stretches_without_a_match_still_move_on(member: Member) -> None:
     member.put(*(f"noise{number}" for number in range(20)), "signal")
     member.flush()
+    member.index_all()
     found = member.database.changes(b"s", b"t", 2, 22, limit=5)
     assert (found.events, found.through) == ([], 6)
     assert [event.record.key for event in changes(member, 2, key=b"s", range_end=b"t")] == [b"signal"]
@@ -159,6 +177,7 @@ def test_stretches_without_a_match_still_move_on(member: Member) -> None:
 def test_one_key_is_found_by_key(member: Member) -> None:
     member.put(*(f"noise{number}" for number in range(20)), "signal")
     member.flush()
+    member.index_all()
     found = member.database.changes(b"signal", b"", 2, 22, limit=5)
     assert ([event.record.key for event in found.events], found.through) == ([b"signal"], 22)
 
@@ -202,6 +221,7 @@ def test_compaction_keeps_what_can_still_be_read(member: Member) -> None:
     member.put("a", "b", "a", "c")  # revisions 2 to 5
     member.do(DeleteRange(b"b"), Put(b"a"), Compact(6))
     member.flush()
+    member.index_all()
     assert member.sweep() == 1
     assert rows(member) == [(4, b"a"), (5, b"c"), (6, b"b"), (7, b"a")]
     assert at(member, 6) == {b"a": b"value of a", b"c": b"value of c"}
@@ -225,6 +245,7 @@ def test_a_sweep_cut_off_by_a_restart_is_taken_up_again(member: Member) -> None:
     member.put(*(["k"] * 1200))
     member.do(Compact(1201))
     member.flush()
+    member.index_all()
     assert member.database.compact()
     assert 1 < len(rows(member)) < 1200
     member.restart()

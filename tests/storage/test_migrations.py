@@ -4,15 +4,19 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import astuple
+from dataclasses import fields
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from sqlalchemy import create_engine
 
 from jobguard_store.errors import DatabaseDamaged
+from jobguard_store.machine.commands import DeleteRange
 from jobguard_store.storage import file, meta
 from jobguard_store.storage.database import Database
 from jobguard_store.storage.tables import metadata
@@ -26,8 +30,8 @@ import signal
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0042"
+down_revision = "{head}"
 
 
 def upgrade() -> None:
@@ -47,11 +51,16 @@ Database.open(Path(sys.argv[1]))
 """
 
 
+HEAD = "0003"
+
+
 def later_build(folder: Path, and_then: str) -> Path:
     """Our migrations and one more, which does `and_then` after its changes."""
     package = folder / "migrations"
     shutil.copytree(str(files("jobguard_migrations")), package, dirs_exist_ok=True)
-    (package / "versions" / "0003_later.py").write_text(CREATES_A_TABLE_AND.format(and_then=and_then))
+    (package / "versions" / "0042_later.py").write_text(
+        CREATES_A_TABLE_AND.format(head=HEAD, and_then=and_then)
+    )
     return package
 
 
@@ -71,7 +80,7 @@ def test_a_process_killed_in_the_middle_of_a_migration_leaves_the_file_as_it_was
     package = later_build(tmp_path, and_then="os.kill(os.getpid(), signal.SIGKILL)")
     killed = subprocess.run([sys.executable, "-c", START, member.path, package], check=False, timeout=60)
     assert killed.returncode == -signal.SIGKILL
-    assert sql(member.path, "SELECT version_num FROM alembic_version") == [("0002",)]
+    assert sql(member.path, "SELECT version_num FROM alembic_version") == [(HEAD,)]
     assert sql(member.path, "SELECT name FROM sqlite_master WHERE name = 'later'") == []
 
     member.restart()  # this build goes on as if nothing had been tried
@@ -99,7 +108,7 @@ def test_the_very_first_migration_may_be_cut_off_too(path: Path, monkeypatch: py
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("alembic.op.create_index", power_cut)
+        patched.setattr("alembic.op.create_table", power_cut)
         with pytest.raises(KeyboardInterrupt):
             Member(path)
     assert sql(path, "SELECT name FROM sqlite_master") == []
@@ -111,19 +120,31 @@ def test_the_very_first_migration_may_be_cut_off_too(path: Path, monkeypatch: py
 
 @pytest.fixture
 def first_build(member: Member) -> Path:
-    """The file of a node that ran before lives were remembered."""
-    member.put("k")
+    """The file of a node that ran before all later migrations, with the rows that it wrote."""
+    member.put("k", "gone", "k")
+    member.do(DeleteRange(b"gone"))
     member.flush()
-    values = astuple(member.database._meta)[:-2]
+    member.index_all()
+    columns = [field.name for field in fields(member.database._meta)]
+    columns = columns[: columns.index("swept_revision") + 1]
+    checksum = meta.checksum([getattr(member.database._meta, name) for name in columns])
     member.database.close()
+
+    old = member.path.with_name("old.sqlite")
+    config = Config()
+    config.set_main_option("script_location", str(files("jobguard_migrations")))
+    with create_engine(f"sqlite:///{old}").begin() as tx:
+        config.attributes["connection"] = tx
+        command.upgrade(config, "0001")
     sql(
-        member.path,
-        "DROP TABLE lives",
-        "ALTER TABLE meta DROP COLUMN disk",
-        "ALTER TABLE meta DROP COLUMN expelled",
-        f"UPDATE meta SET checksum = {meta.checksum(list(values))}",
-        "UPDATE alembic_version SET version_num = '0001'",
+        old,
+        f"ATTACH '{member.path}' AS newer",
+        *(f"INSERT INTO {table} SELECT * FROM newer.{table}" for table in ("log", "history", "leases")),
+        f"INSERT INTO meta (id, {', '.join(columns)}, checksum)"
+        f" SELECT id, {', '.join(columns)}, {checksum} FROM newer.meta",
     )
+    assert len(sql(old, "SELECT * FROM live")) == 1
+    old.replace(member.path)
     return member.path
 
 
@@ -135,6 +156,12 @@ def test_a_file_of_the_first_build_is_taken_over_and_becomes_a_disk(
     assert member.machine.fingerprint() == before
     disk = member.loaded.disk
     assert disk
+    assert set(sql(first_build, "SELECT key, mod_revision FROM versions")) == {
+        (b"k", 2),
+        (b"gone", 3),
+        (b"k", 4),
+        (b"gone", 5),
+    }
     assert (member.loaded.lives, member.loaded.expelled) == ({}, None)
     member.restart()
     assert member.loaded.disk == disk

@@ -5,8 +5,8 @@ Takes                a path; batches
 Gives                what the node was when it stopped; the durability of a batch; history
 Never                decides anything about the log or the state it keeps
 
-Threads: `range_at`, `changes`, `hash_kv` and `sizes` may run on any, on read-only connections; all else is the
-writer's, one call at a time.
+Threads: `range_at`, `changes`, `hash_kv` and `sizes` may run on any, on read-only connections; all else is
+the writer's, one call at a time.
 """
 
 import secrets
@@ -26,7 +26,7 @@ from jobguard_store.machine.commands import UnknownCommand, decode
 from jobguard_store.machine.keyspace import interval
 from jobguard_store.machine.results import ChangeEvent, HistoricRange, RangeResult
 from jobguard_store.raft.messages import Entry, EntryId, EntryKind, HardState
-from jobguard_store.storage import file, hashkv, history, lives, meta, raft_log, state
+from jobguard_store.storage import file, hashkv, history, index, lives, meta, raft_log, state
 from jobguard_store.storage.batch import Batch
 from jobguard_store.storage.damage import Damage, DiskFull, Newer, explained, sqlite_code
 from jobguard_store.storage.hashkv import Hash
@@ -90,6 +90,8 @@ class Database:
         self._meta = row  # as the last commit left it: the next one writes it whole
         self._last_index: int | None = None  # of the log, once loaded
         self._sweeping: tuple[int, state.Position] | None = None
+        with self._writer.begin():
+            self._indexing = index.prepare(self._writer, row.indexed_revision)
 
     @classmethod
     def open(cls, path: Path) -> "Database":
@@ -121,9 +123,14 @@ class Database:
 
     def load(self) -> Loaded:
         """Everything the node needs to go on. Raises DatabaseDamaged, DatabaseNewer."""
-        with explained(self._path), self._writer.begin():
+        with explained(self._path):
             try:
-                loaded = _load(self._writer, self._meta)
+                with self._writer.begin():
+                    index.refuse_gaps(self._writer, self._indexing, self._meta.revision)
+                while self.index():
+                    pass
+                with self._writer.begin():
+                    loaded = _load(self._writer, self._meta)
             except (TypeError, ValueError) as error:  # a column holds what no build of ours puts there
                 raise Damage(str(error)) from error
         self._last_index = loaded.entries[-1].index if loaded.entries else loaded.base.index
@@ -153,6 +160,9 @@ class Database:
     def write(self, batch: Batch) -> None:
         """Make one batch durable: one transaction, one fsync; and one more when a checkpoint is due.
 
+        If a round of indexing is due, the transaction takes a slice of it along, larger than the batch, so
+        that the round ends however much comes meanwhile.
+
         Raises DiskFull, after which the batch may be written again. Any other exception, a failed fsync
         above all, must end the process: what reached the disk is unknown until a restart reads it.
         """
@@ -161,6 +171,7 @@ class Database:
         last_index = batch.entries[-1].index if batch.entries else before
         row = _after(self._meta, batch)
         assert row.applied_index <= last_index, "applied what the log does not hold"
+        indexing = self._indexing.written(batch.events)
         with self._committing():
             if batch.entries:
                 raft_log.append(self._writer, batch.entries, before)
@@ -168,19 +179,42 @@ class Database:
                 state.append_events(self._writer, batch.events)
             if batch.leases:
                 state.write_leases(self._writer, batch.leases)
+            if indexing.due:
+                rows = max(index.SLICE_ROWS, 2 * len(batch.events))
+                indexing = index.bring_up(self._writer, indexing, row.revision, rows)
+                row = _indexed(row, indexing)
             if row is not self._meta:
                 meta.write(self._writer, row)
-        self._meta, self._last_index = row, last_index
+        self._meta, self._last_index, self._indexing = row, last_index, indexing
         self._maybe_checkpoint()
 
+    def index(self) -> bool:
+        """Bring a slice of `versions` and `live` up behind history; True while there is more to do."""
+        if self.indexed_revision == self._meta.revision:
+            return False
+        with self._committing():
+            indexing = index.bring_up(self._writer, self._indexing, self._meta.revision, index.SLICE_ROWS)
+            row = _indexed(self._meta, indexing)
+            if row is not self._meta:
+                meta.write(self._writer, row)
+        self._meta, self._indexing = row, indexing
+        self._maybe_checkpoint()
+        return True
+
     def compact(self) -> bool:
-        """Remove up to 1,000 rows that compaction made unreadable; True while there is more to do."""
+        """Remove up to 1,000 rows that compaction made unreadable; True while there is more to do.
+
+        They are found by key, so first `versions` must know those that make them so.
+        """
         if self._sweeping is None:
             if self._meta.swept_revision >= self._meta.compact_revision:
                 return False
             # Once begun a sweep keeps its goal: a compaction that comes meanwhile has the next one.
             self._sweeping = self._meta.compact_revision, state.Position(self._meta.swept_revision, -1)
         goal, after = self._sweeping
+        if self.indexed_revision < goal:
+            self.index()
+            return True
         with self._committing():
             rest = state.sweep(self._writer, goal, after)
         self._maybe_checkpoint()
@@ -197,6 +231,11 @@ class Database:
             more = bool(self._writer.exec_driver_sql("PRAGMA freelist_count").scalar())
         self._maybe_checkpoint()
         return more
+
+    @property
+    def indexed_revision(self) -> int:
+        """Up to here the file answers by key as well. Read by any thread: it only grows."""
+        return self._meta.indexed_revision
 
     @property
     def _driver(self) -> sqlite3.Connection:
@@ -240,9 +279,9 @@ class Database:
     def range_at(self, asked: HistoricRange, tail: Sequence[ChangeEvent] = ()) -> RangeResult:
         """The answer the machine would have given at that revision.
 
-        `tail`: all events the machine has produced that were not durable when the node asked, in order. Take
-        it BEFORE calling (on the loop, as a tuple): what is committed in between is then seen twice, which
-        does no harm, and nothing is missed. Raises Compacted.
+        `tail`: all events the machine has produced beyond `indexed_revision`, in order. Take it BEFORE
+        calling (on the loop, as a tuple): what is indexed in between is then seen twice, which does no harm,
+        and nothing is missed. Raises Compacted.
         """
         with explained(self._path):
             return history.range_at(self._reading, asked, tail)
@@ -350,3 +389,9 @@ def _after(row: Meta, batch: Batch) -> Meta:
         if (value := getattr(batch, name)) is not None:
             changed[name] = value
     return replace(row, **changed) if changed else row
+
+
+def _indexed(row: Meta, indexing: index.Progress) -> Meta:
+    if indexing.revision == row.indexed_revision:
+        return row
+    return replace(row, indexed_revision=indexing.revision)

@@ -28,7 +28,7 @@ _READABLE = text(f"""
     SELECT {", ".join(COLUMNS)} FROM history AS here
     WHERE (mod_revision, sub) > (:revision, :sub) AND (mod_revision, sub) <= (:end_revision, :end_sub)
     AND (mod_revision >= :compact OR (version > 0 AND NOT EXISTS (
-        SELECT 1 FROM history AS newer WHERE newer.key = here.key AND newer.mod_revision <= :compact
+        SELECT 1 FROM versions AS newer WHERE newer.key = here.key AND newer.mod_revision <= :compact
         AND (newer.mod_revision, newer.sub) > (here.mod_revision, here.sub))))
     ORDER BY mod_revision, sub
 """)
@@ -44,7 +44,10 @@ class Hash:
 
 
 def hash_kv(reading: Callable[[], AbstractContextManager[Connection]], revision: int) -> Hash:
-    """Of the file: what is not durable yet is not in it. Begins anew when compaction overtakes it."""
+    """Of the file: what is not durable is not in it, and all that compaction made unreadable must be indexed.
+
+    Begins anew when compaction overtakes it.
+    """
     while True:
         found = _hash_kv(reading, revision)
         if found is not None:
@@ -57,7 +60,8 @@ def _hash_kv(reading: Callable[[], AbstractContextManager[Connection]], revision
     value = 0
     while place is not None:
         with reading() as tx:
-            now, _ = refuse_compacted(tx, revision)
+            now, indexed = refuse_compacted(tx, revision)
+            assert now <= indexed, "index before hashing"
             compact = now if compact is None else compact
             if now != compact:
                 return None

@@ -1,14 +1,14 @@
 """Older states and past changes, for reads at a revision and for watchers that catch up.
 
 Place in the house   database -> history -> state (rows), machine.keyspace (intervals, the range pipeline)
-Takes                a way to begin a short read transaction; the node's tail of changes not yet durable
+Takes                a way to begin a short read transaction; the node's tail of changes not yet indexed
 Gives                answers as the machine would have given them at that revision
 Never                keeps a read transaction open for more than a page: the WAL would grow meanwhile
 
-The machine runs ahead of the file by the batches still being written, and rows of old revisions may be
-compacted between two pages. Hence two rules. The tail is taken first, the transaction second: a change may
-then be seen in both, never in neither. And a page is believed only after the compact revision, read in the
-same transaction, has allowed it.
+The machine runs ahead of the file by the batches still being written, the file ahead of its index, and rows
+of old revisions may be compacted between two pages. Hence two rules. The tail, of all that is not indexed, is
+taken first, the transaction second: a change may then be seen in both, never in neither. And a page is
+believed only after the compact revision, read in the same transaction, has allowed it.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,13 +16,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, FromClause, Table, and_, func, select, tuple_
 
 from jobguard_store.errors import Compacted
 from jobguard_store.machine.keyspace import Interval, fetch_limit, interval, select_answer
 from jobguard_store.machine.results import ChangeEvent, HistoricRange, RangeResult, Record
 from jobguard_store.storage.state import version, version_of
-from jobguard_store.storage.tables import history, meta
+from jobguard_store.storage.tables import history, meta, versions
 
 Reading = Callable[[], AbstractContextManager[Connection]]
 
@@ -67,19 +67,20 @@ def _versions_at(reading: Reading, span: Interval, revision: int) -> list[Record
 def _newest(span: Interval, revision: int) -> Any:
     """Of a page of keys, each one's newest version up to `revision`."""
     if _single(span):
-        versions = select(*version(history)).where(_within(span), history.c.mod_revision <= revision)
-        return versions.order_by(history.c.mod_revision.desc(), history.c.sub.desc()).limit(1)
+        places = select(versions).where(_within(versions, span), versions.c.mod_revision <= revision)
+        last = places.order_by(versions.c.mod_revision.desc(), versions.c.sub.desc()).limit(1).subquery()
+        return select(*version(history)).join_from(last, history, _at(last))
     last = (
-        select(history.c.key, func.max(history.c.mod_revision).label("mod_revision"))
-        .where(_within(span), history.c.mod_revision <= revision)
-        .group_by(history.c.key)
-        .order_by(history.c.key)
+        select(versions.c.key, func.max(versions.c.mod_revision).label("mod_revision"))
+        .where(_within(versions, span), versions.c.mod_revision <= revision)
+        .group_by(versions.c.key)
+        .order_by(versions.c.key)
         .limit(_PAGE_KEYS)
         .subquery()
     )
     # Found by key, then read by place. Looked for by its revision alone it would be one of a million rows, if
     # that revision deleted a million keys.
-    again = history.alias("again")
+    again = versions.alias("again")
     same = and_(again.c.key == last.c.key, again.c.mod_revision == last.c.mod_revision)
     sub = select(func.max(again.c.sub)).where(same).correlate(last).scalar_subquery()
     place = and_(history.c.mod_revision == last.c.mod_revision, history.c.sub == sub)
@@ -110,10 +111,10 @@ def changes(
     previous: bool,
     tail: Sequence[ChangeEvent],
 ) -> Changes:
-    """The next stretch, about `limit` rows or 4 MiB: durable ones first, then the tail. Raises Compacted."""
+    """The next stretch, about `limit` rows or 4 MiB: indexed ones first, then the tail. Raises Compacted."""
     with reading() as tx:
-        compact, durable = refuse_compacted(tx, from_revision)
-        through, cut = _stretch(tx, span, from_revision, min(durable, to_revision), limit)
+        compact, indexed = refuse_compacted(tx, from_revision)
+        through, cut = _stretch(tx, span, from_revision, min(indexed, to_revision), limit)
         events: list[ChangeEvent] = []
         size = 0
         with tx.execute(_changed(span, from_revision, through, previous)) as rows:
@@ -124,7 +125,7 @@ def changes(
                     break
                 events.append(event)
                 size += _size(event.record) + (_size(event.previous) if event.previous else 0)
-    return Changes(events, through) if cut else join(events, durable, tail, span, from_revision, to_revision)
+    return Changes(events, through) if cut else join(events, indexed, tail, span, from_revision, to_revision)
 
 
 def _size(record: Record) -> int:
@@ -133,19 +134,19 @@ def _size(record: Record) -> int:
 
 def join(
     events: list[ChangeEvent],
-    durable: int,
+    indexed: int,
     tail: Sequence[ChangeEvent],
     span: Interval,
     from_revision: int,
     to_revision: int,
 ) -> Changes:
-    """Go on from what is durable with what the tail knows beyond it."""
+    """Go on from what is indexed with what the tail knows beyond it."""
     beyond = [
         event
         for event in tail
-        if max(durable + 1, from_revision) <= event.revision <= to_revision and event.record.key in span
+        if max(indexed + 1, from_revision) <= event.revision <= to_revision and event.record.key in span
     ]
-    known = max(durable, tail[-1].revision if tail else 0)
+    known = max(indexed, tail[-1].revision if tail else 0)
     return Changes(events + beyond, min(to_revision, known))
 
 
@@ -154,10 +155,11 @@ def _stretch(tx: Connection, span: Interval, first: int, last: int, limit: int) 
 
     One key's rows are found by key; a wider interval is found by looking at all rows of the revisions.
     """
-    looked_at: list[ColumnElement[bool]] = [history.c.mod_revision.between(first, last)]
-    if _single(span):
-        looked_at.append(history.c.key == span.start)
-    place = select(history.c.mod_revision).where(*looked_at).order_by(history.c.mod_revision, history.c.sub)
+    rows: Table = versions if _single(span) else history
+    looked_at: list[ColumnElement[bool]] = [rows.c.mod_revision.between(first, last)]
+    if rows is versions:
+        looked_at.append(rows.c.key == span.start)
+    place = select(rows.c.mod_revision).where(*looked_at).order_by(rows.c.mod_revision, rows.c.sub)
     end: int | None = tx.execute(place.limit(1).offset(limit)).scalar()
     return (last, False) if end is None else (max(end - 1, first), max(end - 1, first) < last)
 
@@ -165,8 +167,11 @@ def _stretch(tx: Connection, span: Interval, first: int, last: int, limit: int) 
 def _changed(span: Interval, first: int, last: int, previous: bool) -> Any:
     columns: list[ColumnElement[Any]] = [*version(history)]
     source: Any = history
+    found_in: FromClause = history
+    if _single(span):
+        source, found_in = versions.join(history, _at(versions)), versions
     if previous:
-        before = history.alias("before")
+        before = versions.alias("before")
         last_before = (
             select(before.c.mod_revision, before.c.sub)
             .where(before.c.key == history.c.key, before.c.mod_revision < history.c.mod_revision)
@@ -177,12 +182,10 @@ def _changed(span: Interval, first: int, last: int, previous: bool) -> Any:
         )
         old = history.alias("old")
         place = tuple_(old.c.mod_revision, old.c.sub)
-        source = history.outerjoin(old, place == last_before)
+        source = source.outerjoin(old, place == last_before)
         columns += version(old)
-    found = (
-        select(*columns).select_from(source).where(history.c.mod_revision.between(first, last), _within(span))
-    )
-    return found.order_by(history.c.mod_revision, history.c.sub)
+    wanted = found_in.c.mod_revision.between(first, last), _within(found_in, span)
+    return select(*columns).select_from(source).where(*wanted).order_by(*_place(found_in))
 
 
 def _event(row: Sequence[Any], compact_revision: int, previous: bool) -> ChangeEvent:
@@ -198,20 +201,29 @@ def _event(row: Sequence[Any], compact_revision: int, previous: bool) -> ChangeE
 
 
 def refuse_compacted(tx: Connection, revision: int) -> tuple[int, int]:
-    """The compact revision and the newest durable one. Raises Compacted if `revision` is before the first."""
-    compact, durable = tx.execute(select(meta.c.compact_revision, meta.c.revision)).one()
+    """The compact revision and the newest indexed one. Raises Compacted if `revision` is before the first."""
+    compact, indexed = tx.execute(select(meta.c.compact_revision, meta.c.indexed_revision)).one()
     if revision < compact:
         raise Compacted(compact)
-    return compact, durable
+    return compact, indexed
 
 
 def _single(span: Interval) -> bool:
     return span.stop == span.start + b"\0"
 
 
-def _within(span: Interval) -> ColumnElement[bool]:
+def _within(rows: FromClause, span: Interval) -> ColumnElement[bool]:
     if _single(span):
-        return history.c.key == span.start
+        return rows.c.key == span.start
     if span.stop is None:
-        return history.c.key >= span.start
-    return and_(history.c.key >= span.start, history.c.key < span.stop)
+        return rows.c.key >= span.start
+    return and_(rows.c.key >= span.start, rows.c.key < span.stop)
+
+
+def _place(rows: FromClause) -> tuple[ColumnElement[int], ColumnElement[int]]:
+    return rows.c.mod_revision, rows.c.sub
+
+
+def _at(place: FromClause) -> ColumnElement[bool]:
+    """The row of history that stands there."""
+    return and_(history.c.mod_revision == place.c.mod_revision, history.c.sub == place.c.sub)

@@ -36,6 +36,7 @@ class Meta:
     swept_revision: int
     disk: int | None
     expelled: str | None
+    indexed_revision: int
 
 
 _NAMES = tuple(field.name for field in fields(Meta))
@@ -72,6 +73,7 @@ def create(tx: Connection) -> None:
         swept_revision=-1,
         disk=None,
         expelled=None,
+        indexed_revision=1,
     )
     values = [getattr(nobody, name) for name in _NAMES]
     row = dict(zip(_NAMES, values, strict=True))

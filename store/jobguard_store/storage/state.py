@@ -21,7 +21,7 @@ from jobguard_store.storage.tables import delete_rows, history, insert_rows, lea
 
 
 def append_events(tx: Connection, events: Sequence[ChangeEvent]) -> None:
-    """Write the versions that came into being; `live` follows by its trigger.
+    """Write the versions that came into being; `versions` and `live` follow, see index.
 
     `events` hold whole revisions, in order: a change's place within its revision is its sub-revision.
     """
@@ -123,7 +123,7 @@ _END = text("""
 _DROP_VERSIONS = text("""
     DELETE FROM history WHERE (mod_revision, sub) IN (
         SELECT old.mod_revision, old.sub
-        FROM history AS new CROSS JOIN history AS old ON old.key = new.key
+        FROM history AS new CROSS JOIN versions AS old ON old.key = new.key
         -- older ones; of a tombstone, itself too
         AND (old.mod_revision, old.sub) <= (new.mod_revision, new.sub - (new.version > 0))
         WHERE (new.mod_revision, new.sub) > (:revision, :sub)
@@ -137,6 +137,7 @@ def sweep(tx: Connection, compact_revision: int, after: Position) -> Position | 
 
     A version goes if a newer one exists at or before `compact_revision`; a tombstone goes too. But everything
     OF that very revision stays until the next compaction: a watcher may start there and must see all of it.
+    `versions` must have everything up to `compact_revision`.
     """
     start = {"revision": after.mod_revision, "sub": after.sub, "compact": compact_revision}
     end = tx.execute(_END, {**start, "rows": _SWEEP_ROWS - 1}).first()

@@ -16,7 +16,6 @@ from sqlalchemy import (
     ClauseElement,
     Column,
     Connection,
-    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -52,11 +51,20 @@ history = Table(
     Column("version", Integer, nullable=False),
     Column("lease", Integer, nullable=False),
     Column("checksum", Integer, nullable=False),
-    Index("history_key", "key", "mod_revision", "sub"),
     sqlite_with_rowid=False,
 )
 """Every version of every key since compaction, in the order of their making: rows are only ever added at the
 end, and the table's tree stays packed. Version 0 is the tombstone of a delete."""
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("key", LargeBinary, primary_key=True),
+    Column("mod_revision", Integer, primary_key=True),
+    Column("sub", Integer, primary_key=True),
+    sqlite_with_rowid=False,
+)
+"""Where in history a key's versions stand. Lags behind it, as far as meta's indexed_revision: see index."""
 
 live = Table(
     "live",
@@ -73,7 +81,7 @@ live = Table(
 )
 """The newest version of each key there is: what a start reads, front to back, however long the history.
 
-Triggers on history keep it, so nothing here ever writes to it.
+A trigger on versions keeps it, so nothing here ever writes to it, and it lags as they do.
 """
 
 leases = Table(
@@ -111,6 +119,8 @@ meta = Table(
     Column("disk", Integer),
     # Why the other members want no more of this one, in a sentence; then it does not start again.
     Column("expelled", Text),
+    # Up to where versions and live have everything.
+    Column("indexed_revision", Integer, nullable=False, server_default="1"),
 )
 """One row, id 1."""
 
