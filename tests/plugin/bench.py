@@ -14,7 +14,7 @@ import redis
 from celery import Celery
 
 from jobguard import planning
-from jobguard.celery.deadline import WorkerDirectory
+from jobguard.celery.deadline import ChildState, WorkerDirectory
 from jobguard.client import Client
 from jobguard.records import (
     HEADER,
@@ -132,10 +132,13 @@ class Bench:
         listed = Path(f"/proc/{worker.process.pid}/task/{worker.process.pid}/children").read_text()
         return [int(pid) for pid in listed.split()]
 
+    def word(self, pid: int) -> ChildState:
+        """What a child tells its parent."""
+        return WorkerDirectory(self.shared_files(f"child-{pid}")[0].parent).children()[pid]
+
     def running_guarded(self, pid: int) -> bool:
-        """What a child tells its parent: that a body runs under a claim."""
-        word = WorkerDirectory(self.shared_files(f"child-{pid}")[0].parent).children()[pid]
-        return bool(word.running)
+        """Whether it says that a body runs under a claim."""
+        return bool(self.word(pid).running)
 
     def shared_files(self, pattern: str) -> list[Path]:
         """What the workers of this bench and their children share."""
@@ -143,13 +146,21 @@ class Bench:
 
     # --- the broker ---
 
-    def send(self, occurrence: Occurrence, task: str, n: int = 1, *args: Any, **options: Any) -> str:
+    def send(
+        self,
+        occurrence: Occurrence,
+        task: str,
+        n: int = 1,
+        *args: Any,
+        overlap: str = "skip",
+        **options: Any,
+    ) -> str:
         """Publish attempt n, as a beat does."""
         return self._publish(
             task,
             args,
             task_id=task_id(self.namespace, occurrence, n),
-            headers={HEADER: header(self.namespace, occurrence, n)},
+            headers={HEADER: header(self.namespace, occurrence, n, overlap)},
             **options,
         )
 

@@ -133,6 +133,13 @@ def soft(gate: str) -> str:
     return "in time"
 
 
+@app.task(name="leave")
+def leave(how: str) -> None:
+    """Ends its process instead of returning."""
+    note("started")
+    raise {"SystemExit": SystemExit, "KeyboardInterrupt": KeyboardInterrupt}[how]
+
+
 @app.task(name="limited", time_limit=1)
 def limited(gate: str) -> None:
     note("started")
