@@ -9,7 +9,7 @@ Never                acts on what it read before without comparing it: workers g
 import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TypeVar
 
 import msgspec
@@ -33,7 +33,6 @@ HISTORY_COUNT = 1000
 """Verdicts kept per job."""
 
 _TRIM_STEP = 50
-_FORGOTTEN_AFTER = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,14 +171,11 @@ class Upkeep:
             self.leader.publish_planned(opened)
 
     def _has_entry(self, opened: Seen[Open]) -> bool:
-        """Whether this beat can publish it. Perhaps a beat with newer code can: leave it, for a day."""
-        record = opened.record
-        if record.job in self.leader.jobs:
-            return True
-        self._warn_once(record.job, f"jobguard: {record.job} is open, but is no entry of this beat")
-        if self.leader.clock() - record.nominal > _FORGOTTEN_AFTER:
-            self._end(opened, None, Verdict.EXPIRED, "its job is no beat entry any more")
-        return False
+        """Whether this beat can publish it. Perhaps a beat with other code can; if none does, it ends in time."""
+        job = opened.record.job
+        if job not in self.leader.jobs:
+            self._warn_once(job, f"jobguard: {job} is open, but is no entry of this beat")
+        return job in self.leader.jobs
 
     def _rerun(self, opened: Seen[Open], attempt: Attempt | None, not_before: datetime, reason: str) -> None:
         leader = self.leader

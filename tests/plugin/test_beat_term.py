@@ -552,6 +552,27 @@ def test_an_operators_rerun_of_an_old_occurrence_has_its_day_too(stage: Stage) -
     assert stage.sent[-1] == ("02:01:00", 2, 0)
 
 
+def test_what_a_beat_cannot_publish_is_left_for_another_that_can_and_ends_all_the_same(stage: Stage) -> None:
+    """During a deploy a beat without the entry may lead for a while, also over a run that took long."""
+    leader = stage.term(job(reruns=3))
+    stage.at(60)
+    leader.plan_due()
+    stage.claim(1)
+    stage.lapse(1)
+    stage.at(2 * 86400)
+    without = stage.term(job("other"))
+    for _ in range(3):
+        stage.upkeep(without)
+    assert [(each.n, each.published) for each in stage.open()] == [(2, 0)]
+    stage.upkeep(stage.term(job(reruns=3)))
+    assert stage.sent[-1] == ("02:01:00", 2, 0)
+    stage.at(3 * 86400 + 1)
+    stage.fleet.state = Workers.GUARDED
+    stage.upkeep(stage.term(job("other")))
+    (done,) = stage.done()
+    assert (done.verdict, done.reason) == (Verdict.LOST, "no worker started attempt 2 within a day")
+
+
 def test_the_history_is_cut_to_a_bounded_length(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobguard.celery.upkeep.HISTORY_COUNT", 10)
     leader = stage.term()
