@@ -171,7 +171,7 @@ class Upkeep:
             self.leader.publish_planned(opened)
 
     def _has_entry(self, opened: Seen[Open]) -> bool:
-        """Whether this beat can publish it. Perhaps a beat with other code can; if none does, it ends in time."""
+        """Whether this beat can publish it. If not, perhaps another can; if none does, it ends in time."""
         job = opened.record.job
         if job not in self.leader.jobs:
             self._warn_once(job, f"jobguard: {job} is open, but is no entry of this beat")
