@@ -248,7 +248,8 @@ class Replica:
             self._uncommitted.popleft()
         waiting = sum([size for _, size in self._uncommitted])
         lag = self.raft.last_index - self.raft.commit_index
-        return lag < UNCOMMITTED_MAX and waiting < UNCOMMITTED_BYTES_MAX
+        room = lag < UNCOMMITTED_MAX and waiting < UNCOMMITTED_BYTES_MAX
+        return room and self.raft.accepts_proposals
 
     def _append(self) -> None:
         commands = self._proposals.take(self.raft.term)
@@ -424,6 +425,7 @@ class Replica:
             self._reads.tick(now, has_leader=has_leader, leading=self.raft.role is Role.LEADER)
             self._questions.tick(now, has_leader=has_leader)
             self._expire_leases(now)
+            self._hand_over_for_lack_of_space()
         except BaseException as error:  # noqa: BLE001 - it ends the process
             self.fail(error)
         self._ticks += 1
@@ -434,11 +436,17 @@ class Replica:
     def _expire_leases(self, now: float) -> None:
         """Proposed here and never forwarded: only an entry of this very term may end a lease by time."""
         term = self._lessor.term
-        if term and self._lead_in(term) and self._lessor.due(now):
+        if term and self._lead_in(term) and self.raft.accepts_proposals and self._lessor.due(now):
             origin = Origin(self._me, self._boot, 0)
             over = self._lessor.expired(now, self._grants_under_way())
             if over:
                 self.raft.propose([encode(origin, ExpireLease(lease_id, term)) for lease_id in over])
+
+    def _hand_over_for_lack_of_space(self) -> None:
+        """A leader that accepts nothing would keep the whole cluster from writing; its followers have disks."""
+        if self.disk_full and self.raft.accepts_proposals and (heir := self.raft.successor) is not None:
+            log.warning("handing leadership over to member %x, which may have space on its disk", heir)
+            self.raft.transfer(heir)
 
     def _grants_under_way(self) -> set[int]:
         """Ids granted by entries of the log that are not applied yet.

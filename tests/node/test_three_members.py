@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from jobguard_store import replica
-from jobguard_store.errors import NoLeader, OutcomeUnknown, StoreError
+from jobguard_store import replica, writer
+from jobguard_store.errors import NoLeader, NoSpace, OutcomeUnknown, StoreError
 from jobguard_store.machine.commands import GrantLease, Put, Range, RevokeLease
 from jobguard_store.storage.batch import Batch
+from jobguard_store.storage.damage import DiskFull
 from jobguard_store.storage.database import Database
 from tests.node.members import eventually, get, heartbeats, members, put, run, soon
 
@@ -321,4 +322,39 @@ def test_a_leader_appends_only_so_much_that_its_quorum_has_not_on_disk(
 
     # The puts wait for longer than three election time-outs.
     monkeypatch.setattr(replica, "LEADER_WAIT_ELECTIONS", 30)
+    run(story())
+
+
+def test_a_leader_whose_disk_is_full_lets_another_lead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or one full disk of three keeps everybody from writing."""
+    monkeypatch.setattr(writer, "DISK_FULL_RETRY_S", 0.02)
+    full: list[Database] = []
+    write = Database.write
+
+    def write_if_there_is_space(database: Database, batch: Batch) -> None:
+        if database in full:
+            raise DiskFull
+        write(database, batch)
+
+    monkeypatch.setattr(Database, "write", write_if_there_is_space)
+
+    async def story() -> None:
+        async with members(tmp_path) as three:
+            old = await three.leader()
+            follower = three[(await three.followers())[0]]
+            await put(follower, "a", "1")
+            full.append(three[old]._replica._database)
+            await put(follower, "a", "2")
+            await put(follower, "a", "3")
+            assert await three.leader() != old
+            assert await get(three[old], "a", serializable=True) is not None
+            with pytest.raises(NoSpace):
+                await put(three[old], "a", "4")
+            full.clear()
+            await eventually(lambda: three[old].status().errors == (), "space")
+            await put(three[old], "a", "5")
+            assert await get(follower, "a") == "5"
+
     run(story())
