@@ -26,6 +26,7 @@ FORBIDDEN: list[tuple[str, set[str], set[str]]] = [
     ("jobguard", {"jobguard_store", "jobguard_webui", "jobguard_migrations", "flask"}, set()),
     ("jobguard", {"sqlalchemy"}, {"jobguard.fencing.sqlalchemy", "jobguard.demo"}),
     ("jobguard", {"celery", "kombu", "billiard"}, {"jobguard.celery", "jobguard.demo"}),
+    ("jobguard.demo", {"jobguard.demo.app"}, set()),  # an app of one's own, for whoever is told its name
     ("jobguard.wire", OURS | {"urllib3", "celery"}, set()),
     ("jobguard.errors", OURS - {"jobguard"} | {"urllib3", "celery"}, set()),
     *(

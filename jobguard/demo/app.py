@@ -18,8 +18,6 @@ import jobguard
 from jobguard.demo import outbox
 from jobguard.fencing.sqlalchemy import create_guards, fence
 
-RECIPIENTS = ("ada@example.org", "barbara@example.org", "edsger@example.org", "grace@example.org")
-FIRST_SENDER = "digest@example.org"
 PROCFILE_STORES = "http://127.0.0.1:2379,http://127.0.0.1:2381,http://127.0.0.1:2383"
 
 app = Celery("jobguard_demo", broker=os.environ.get("JOBGUARD_DEMO_BROKER", "redis://127.0.0.1:6390/0"))

@@ -17,7 +17,7 @@ from kombu.exceptions import OperationalError
 from jobguard.client import Client
 from jobguard.config import Config
 from jobguard.demo.account import Account, Teller
-from jobguard.demo.app import FIRST_SENDER
+from jobguard.demo.outbox import FIRST_SENDER
 from jobguard.demo.scene import JOB, Scene, deliver_again, report
 from jobguard.demo.stage import Stage, StageError, stopped_at_the_end
 from jobguard.errors import JobguardError

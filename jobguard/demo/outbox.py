@@ -24,6 +24,9 @@ from sqlalchemy import (
     select,
 )
 
+RECIPIENTS = ("ada@example.org", "barbara@example.org", "edsger@example.org", "grace@example.org")
+FIRST_SENDER = "digest@example.org"
+
 metadata = MetaData()
 
 emails = Table(

@@ -24,7 +24,7 @@ from jobguard.client import Client
 from jobguard.config import Config
 from jobguard.demo import outbox
 from jobguard.demo.account import Say, title
-from jobguard.demo.app import RECIPIENTS
+from jobguard.demo.outbox import RECIPIENTS
 from jobguard.demo.stage import BEATS, STORES, WORKERS, Stage, StageError
 from jobguard.errors import JobguardError
 from jobguard.records import (

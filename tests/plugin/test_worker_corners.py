@@ -44,6 +44,7 @@ def test_a_lease_that_somebody_revoked_stops_the_body_and_another_takes_its_plac
     assert kv
     bench.client.revoke(kv.lease)
     until(lambda: not bench.running_guarded(start["pid"]), "the body stops", 6)
+    until(lambda: bench.advertised().get("w1@test"), "the worker has a lease again")
     assert bench.events(occurrence) == ["started"]
     following = bench.plan("following", "run_once")
     bench.send(following, "run_once")

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jobguard.demo.app import RECIPIENTS
-from jobguard.demo.outbox import Email
+from jobguard.demo.outbox import RECIPIENTS, Email
 from jobguard.demo.scene import Line
 from jobguard.records import Done, Occurrence, Verdict
 
