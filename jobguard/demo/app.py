@@ -46,10 +46,10 @@ def send_digest() -> int:
     with outbox_engine().begin() as tx:
         fence(tx, f"outbox/{occurrence}", run)
         done = {email.recipient for email in outbox.sent(tx, occurrence)}
-    for recipient in RECIPIENTS:
+    for recipient in outbox.RECIPIENTS:
         if recipient not in done:
             deliver(run, occurrence, recipient)
-    return len(RECIPIENTS) - len(done)
+    return len(outbox.RECIPIENTS) - len(done)
 
 
 def deliver(run: "jobguard.Run", occurrence: str, recipient: str) -> None:
@@ -62,7 +62,7 @@ def deliver(run: "jobguard.Run", occurrence: str, recipient: str) -> None:
             outbox.Email(
                 occurrence=occurrence,
                 recipient=recipient,
-                sender=configuration().get("sender", FIRST_SENDER),
+                sender=configuration().get("sender", outbox.FIRST_SENDER),
                 attempt=run.attempt,
                 fencing_token=run.fencing_token,
                 worker=worker_name(),
