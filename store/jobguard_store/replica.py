@@ -443,7 +443,7 @@ class Replica:
                 self.raft.propose([encode(origin, ExpireLease(lease_id, term)) for lease_id in over])
 
     def _hand_over_for_lack_of_space(self) -> None:
-        """A leader that accepts nothing would keep the whole cluster from writing; its followers have disks."""
+        """A leader that accepts nothing keeps the whole cluster from writing; its followers have disks."""
         if self.disk_full and self.raft.accepts_proposals and (heir := self.raft.successor) is not None:
             log.warning("handing leadership over to member %x, which may have space on its disk", heir)
             self.raft.transfer(heir)
