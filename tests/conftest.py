@@ -1,6 +1,11 @@
 """Options of the whole suite."""
 
+import signal
+
 import pytest
+
+# In the background of a shell without job control SIGINT is ignored, and stays so in all processes we start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -64,28 +64,34 @@ def test_put_get_and_delete(client: Any, neighbour: Any) -> None:
     assert client.get_prefix("greeting") == []
 
 
-def test_watch(client: Any, neighbour: Any) -> None:
-    events, cancel = client.watch_prefix("watched/")
-    neighbour.put("watched/a", "1")
-    neighbour.put("watched/b", "2")
-    neighbour.delete("watched/a")
+@pytest.fixture
+def key(request: pytest.FixtureRequest) -> str:
+    """One that no test on another node had: a watch begins at what its node has applied, which may lag."""
+    return str(request.node.name)
+
+
+def test_watch(client: Any, neighbour: Any, key: str) -> None:
+    events, cancel = client.watch_prefix(key)
+    neighbour.put(f"{key}/a", "1")
+    neighbour.put(f"{key}/b", "2")
+    neighbour.delete(f"{key}/a")
     try:
         seen = [next(events) for _ in range(3)]
     finally:
         cancel()
     assert [(event.get("type", "PUT"), event["kv"]["key"]) for event in seen] == [
-        ("PUT", b"watched/a"),
-        ("PUT", b"watched/b"),
-        ("DELETE", b"watched/a"),
+        ("PUT", f"{key}/a".encode()),
+        ("PUT", f"{key}/b".encode()),
+        ("DELETE", f"{key}/a".encode()),
     ]
 
 
-def test_watch_of_a_large_revision_comes_in_one_chunk(client: Any, neighbour: Any) -> None:
+def test_watch_of_a_large_revision_comes_in_one_chunk(client: Any, neighbour: Any, key: str) -> None:
     """etcd3gw parses each HTTP chunk as one document: a message in two of them would kill its watcher."""
     seen: Queue[Any] = Queue()
-    watcher = Watcher(client, "large/", seen.put, range_end="large0")
+    watcher = Watcher(client, f"{key}/", seen.put, range_end=f"{key}0")
     try:
-        neighbour.transaction(txn(*(put_op(f"large/{number}", "x" * 10_000) for number in range(100))))
+        neighbour.transaction(txn(*(put_op(f"{key}/{number}", "x" * 10_000) for number in range(100))))
         events = [seen.get(timeout=PATIENCE_S) for _ in range(100)]
     finally:
         watcher.stop()
@@ -106,9 +112,9 @@ def test_lease(client: Any, neighbour: Any) -> None:
     assert "etcdserver: requested lease not found" in refused.value.detail_text
 
 
-def test_a_lease_that_nobody_renews_runs_out(client: Any, neighbour: Any) -> None:
-    events, cancel = neighbour.watch("short-lived")
-    client.put("short-lived", "value", lease=client.lease(ttl=2))
+def test_a_lease_that_nobody_renews_runs_out(client: Any, neighbour: Any, key: str) -> None:
+    events, cancel = neighbour.watch(key)
+    client.put(key, "value", lease=client.lease(ttl=2))
     try:
         kinds = [next(events).get("type", "PUT") for _ in range(2)]
     finally:
