@@ -5,13 +5,18 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 ARGS   ?=
+SECONDS ?= 60
+SEED   ?=
 
-.PHONY: demo test check up bench clean help
+.PHONY: demo test chaos sim check up bench clean help
 
 help:
 	@echo "make demo    watch a scheduled job run once while its worker, beat and store leader are killed"
 	@echo "             (ARGS=--exit plays the scene by itself and says whether it held)"
 	@echo "make test    run the tests (ARGS=tests/raft for a part)"
+	@echo "make chaos   three store nodes killed, stopped and cut off under load, and judged by what clients were told"
+	@echo "             (SECONDS=600 for longer; ARGS=--seed=N repeats the faults of a run)"
+	@echo "make sim     simulate clusters in trouble for SECONDS=60, and count histories per minute (SEED=N replays one)"
 	@echo "make check   formatting, lint and types"
 	@echo "make up      the whole system on this machine, by the Procfile"
 	@echo "make bench   puts per second beside a real etcd (needs wrk, Debian package 'wrk')"
@@ -30,6 +35,12 @@ demo: $(READY)
 test: $(READY)
 	@echo "Running the tests (about ten minutes: real nodes, workers and brokers are started and killed)"
 	@$(BIN)/python -m pytest $(ARGS)
+
+chaos: $(READY)
+	@$(BIN)/python -m tests.processes.chaos --seconds $(SECONDS) $(ARGS)
+
+sim: $(READY)
+	@$(BIN)/python -m tests.simulation --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 check: $(READY)
 	@$(BIN)/ruff format --check .

@@ -48,13 +48,13 @@ class Answer:
 class Gateway:
     """One keep-alive connection to one node."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, timeout_s: float = PATIENCE_S) -> None:
         self.url = url
         parts = urlsplit(url)
         assert parts.hostname
         assert parts.port
         self._address = (parts.hostname, parts.port)
-        self._connection = http.client.HTTPConnection(*self._address, timeout=PATIENCE_S)
+        self._connection = http.client.HTTPConnection(*self._address, timeout=timeout_s)
 
     def __enter__(self) -> Self:
         return self

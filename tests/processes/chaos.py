@@ -1,0 +1,348 @@
+"""Three nodes under load and attack: kill -9, SIGSTOP, rolling restarts, partitions. What was said must hold.
+
+Place in the house   make chaos, test_chaos -> chaos -> load, links, stores, linearizable
+Takes                a duration; a seed, from which the faults and the operations follow
+Gives                Report: faults, operations, and every violation found
+Never                tunes a fault to the product: what is found is mended there
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from http.client import HTTPException
+from itertools import pairwise
+from pathlib import Path
+from signal import SIGTERM
+from typing import Any
+
+import click
+
+from jobguard_store.config import address
+from tests.gateway import Gateway, unb64
+from tests.linearizable import Operation, Put, Read, Stuck, Swap, check
+from tests.messages import COMPACTION, HASHKV, RANGE, range_
+from tests.processes.links import Links
+from tests.processes.load import ANSWER_S, KEYS, Client, Event, Record, Watcher
+from tests.stores import Cluster, Node, eventually, make
+
+CLIENTS, WATCHERS = 6, 2
+ELECTION_S = 0.5
+TIMING = ("--heartbeat-interval", "50", "--election-timeout", "500")
+KEPT_REVISIONS = 3000  # behind which the run compacts, farther than any watcher lags
+CALM_S = 30.0
+
+
+@dataclass
+class Report:
+    seed: int
+    seconds: float
+    faults: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    events: int = 0
+    revision: int = 0
+    violations: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        faults = ", ".join(f"{count} × {name}" for name, count in sorted(self.faults.items()))
+        lines = [
+            f"seed         {self.seed}",
+            f"faults       {sum(self.faults.values())} in {self.seconds:.0f} s: {faults}",
+            f"operations   {self.outcomes.total()}: {self.outcomes['ok']} answered, "
+            f"{self.outcomes['failed']} refused, {self.outcomes['unknown']} unknown",
+            f"events       {self.events} seen by each of {WATCHERS} watchers, up to revision {self.revision}",
+            f"violations   {len(self.violations)}",
+            *(f"  {violation}" for violation in self.violations),
+        ]
+        return "\n".join(lines)
+
+
+# --- faults ---------------------------------------------------------------------------------------
+
+
+class Trouble:
+    """Does something to one or all nodes; what it returns undoes it."""
+
+    def __init__(self, cluster: Cluster, links: Links, dice: random.Random) -> None:
+        self._nodes = cluster.nodes
+        self._links = links
+        self._dice = dice
+
+    def kill(self, node: Node) -> Callable[[], None]:
+        node.kill()
+        return node.start
+
+    def kill_all(self, _: Node) -> Callable[[], None]:
+        for node in self._nodes:
+            node.kill()
+
+        def start() -> None:
+            for node in self._nodes:
+                node.start()
+
+        return start
+
+    def pause(self, node: Node) -> Callable[[], None]:
+        node.pause()
+        return node.resume
+
+    def isolate(self, node: Node) -> Callable[[], None]:
+        """It hears nobody and nobody hears it; its clients reach it all the same."""
+        others = [other.name for other in self._nodes if other is not node]
+        links = [(node.name, other) for other in others] + [(other, node.name) for other in others]
+        self._dice.choice([self._links.cut, self._links.hold])(links)
+        return self._links.heal
+
+    def deafen(self, node: Node) -> Callable[[], None]:
+        """One direction of one pair."""
+        other = self._dice.choice([other.name for other in self._nodes if other is not node])
+        self._dice.choice([self._links.cut, self._links.hold])([(other, node.name)])
+        return self._links.heal
+
+    def roll(self, _: Node) -> Callable[[], None]:
+        """As an operator would: one after the other, each asked to stop and waited for."""
+        for node in self._nodes:
+            node.kill(SIGTERM)
+            node.start()
+            node.wait_until_ready()
+        return lambda: None
+
+
+WEIGHTS = {"kill": 4, "pause": 3, "isolate": 3, "deafen": 2, "roll": 1, "kill_all": 1}
+ALONE = {"roll", "kill_all"}
+
+
+# --- the run --------------------------------------------------------------------------------------
+
+
+def run(seconds: float, seed: int) -> Report:
+    """Raises only when the cluster cannot be started, or does not get well again when left in peace."""
+    report = Report(seed, seconds)
+    with tempfile.TemporaryDirectory(prefix="jobguard-chaos-") as directory:
+        cluster = make("jobguard", Path(directory), 3, TIMING)
+        links = between(cluster)
+        try:
+            for node in cluster.nodes:
+                node.start()
+            cluster.wait_healthy()
+            record, watchers = trouble(cluster, links, report)
+            judge(cluster, record, watchers, report)
+        except BaseException as failure:
+            failure.add_note(
+                "\n".join([str(report), *(f"{node.name}:\n{node.tail()}" for node in cluster.nodes)])
+            )
+            raise
+        finally:
+            cluster.stop()
+            links.close()
+    return report
+
+
+def between(cluster: Cluster) -> Links:
+    """Have the nodes dial each other through links."""
+    listens = {node.name: flag(node, "--listen-peer-urls") for node in cluster.nodes}
+    links = Links({name: address(url) for name, url in listens.items()})
+    together = ",".join(f"{name}={url}" for name, url in links.urls.items())
+    for node in cluster.nodes:
+        flag(node, "--initial-cluster", together)
+        flag(node, "--initial-advertise-peer-urls", links.urls[node.name])
+    return links
+
+
+def flag(node: Node, name: str, value: str | None = None) -> str:
+    at = node.command.index(name) + 1
+    if value is not None:
+        node.command[at] = value
+    return node.command[at]
+
+
+def trouble(cluster: Cluster, links: Links, report: Report) -> tuple[Record, list[Watcher]]:
+    """Load and faults, then peace until every client has been served again."""
+    record = Record()
+    urls = cluster.endpoints
+    clients = [Client(number, urls, record, report.seed) for number in range(CLIENTS)]
+    watchers = [Watcher(number, urls, record, 2) for number in range(WATCHERS)]
+    for thread in (*clients, *watchers):
+        thread.start()
+    try:
+        faults(cluster, links, report, record)
+        links.heal()
+        cluster.wait_healthy(CALM_S)
+        goals = [(client, client.answered + 10) for client in clients]
+        eventually(lambda: all(c.answered >= goal for c, goal in goals), CALM_S, "an answer for every client")
+        for client in clients:
+            client.stop()
+            client.join(CALM_S)
+        report.revision = final_reads(cluster, record)
+        eventually(
+            lambda: all(w.next > report.revision for w in watchers), CALM_S, "the watchers' last event"
+        )
+    finally:
+        for thread in (*clients, *watchers):
+            thread.stop()
+            thread.join(CALM_S)
+    return record, watchers
+
+
+def faults(cluster: Cluster, links: Links, report: Report, record: Record) -> None:
+    dice = random.Random(report.seed)
+    mischief = Trouble(cluster, links, dice)
+    deadline = time.monotonic() + report.seconds
+    while time.monotonic() < deadline:
+        names = dice.choices(list(WEIGHTS), list(WEIGHTS.values()), k=2 if dice.random() < 0.3 else 1)
+        names = names[:1] if ALONE & set(names) else names
+        undo = []
+        for name, node in zip(names, dice.sample(cluster.nodes, len(names)), strict=True):
+            report.faults[name.replace("_", " ")] += 1
+            undo.append(getattr(mischief, name)(node))
+        time.sleep(dice.uniform(0.2, 5 * ELECTION_S))
+        for each in undo:
+            each()
+        time.sleep(dice.uniform(0.1, 3 * ELECTION_S))
+        for node in cluster.nodes:
+            if node.process is not None and node.process.poll() is not None:
+                record.surprises.append(f"{node.name} ended by itself:\n{node.tail()}")
+                node.process = None
+                node.start()
+        compact(dice.choice(cluster.nodes), record)
+
+
+def compact(node: Node, record: Record) -> None:
+    """Old revisions go while nodes are killed; whether this one takes the request does not matter."""
+    with record.lock:
+        newest = max((written.revision for written in record.written), default=0)
+    if newest > KEPT_REVISIONS:
+        with contextlib.suppress(OSError, HTTPException), Gateway(node.url, ANSWER_S) as gateway:
+            gateway.post(COMPACTION, {"revision": newest - KEPT_REVISIONS})
+
+
+def final_reads(cluster: Cluster, record: Record) -> int:
+    """Of every key at every node, as the last operations of the record; the newest revision."""
+    revision = 0
+    for node in cluster.nodes:
+        with node.gateway() as gateway:
+            for key in KEYS:
+                begin = time.monotonic()
+                answer = gateway.ok(RANGE, range_(key))
+                found = [unb64(pair["value"]).decode() for pair in answer.get("kvs", ())]
+                record.note(key, Read(found[0] if found else None), begin, time.monotonic(), 0)
+                revision = max(revision, int(answer["header"]["revision"]))
+    return revision
+
+
+# --- the verdict ----------------------------------------------------------------------------------
+
+
+def judge(cluster: Cluster, record: Record, watchers: Sequence[Watcher], report: Report) -> None:
+    report.outcomes = record.outcomes
+    report.events = len(watchers[0].events)
+    report.violations += [
+        *record.surprises,
+        *not_linearizable(record),
+        *wrong_revisions(record),
+        *wrong_events(record, [watcher.events for watcher in watchers]),
+        *different_hashes(cluster, report.revision),
+        *(
+            f"{node.name} wrote a traceback:\n{node.tail()}"
+            for node in cluster.nodes
+            if "Traceback" in node.tail()
+        ),
+    ]
+
+
+def not_linearizable(record: Record) -> list[str]:
+    found = {key: check(operations) for key, operations in record.operations.items()}
+    return [explain(key, record.operations[key], stuck) for key, stuck in found.items() if stuck is not None]
+
+
+def explain(key: str, operations: Sequence[Operation], stuck: Stuck) -> str:
+    spoken = {value for each in stuck.candidates for value in values(each)} | {stuck.holds}
+    around = [each for each in operations if spoken & set(values(each))]
+    return "\n    ".join(
+        [
+            f"{key} is not linearizable: after {stuck.placed} operations it holds {stuck.holds!r}, "
+            "and none of these can be next",
+            *map(str, stuck.candidates),
+            "what else speaks of these values:",
+            *map(str, sorted(around, key=lambda each: each.begin)[-20:]),
+        ]
+    )
+
+
+def values(operation: Operation) -> list[Any]:
+    match operation.action:
+        case Put(value):
+            return [value]
+        case Swap(expected, value, _, found):
+            return [each for each in (expected, value, found) if each is not None]
+        case Read(found) if found is not None:
+            return [found]
+        case _:
+            return []
+
+
+def wrong_revisions(record: Record) -> list[str]:
+    """Each change has a revision of its own, and they follow the order of calls that did not overlap."""
+    found = []
+    by_revision = sorted(record.written, key=lambda written: written.revision)
+    begun = by_revision[0] if by_revision else None
+    for before, written in pairwise(by_revision):
+        assert begun is not None
+        begun = max(begun, before, key=lambda each: each.begin)
+        if before.revision == written.revision:
+            found.append(f"two changes at one revision: {before} and {written}")
+        if written.end < begun.begin:
+            found.append(f"{written} had ended before {begun} began, whose revision is smaller")
+    of_value = {(each.key, each.value): each.revision for each in record.written if each.value is not None}
+    for key, value, revision in sorted(record.sightings):
+        if of_value.setdefault((key, value), revision) != revision:
+            found.append(f"{value!r} of {key} seen at revision {revision}, and at {of_value[key, value]}")
+    return found
+
+
+def wrong_events(record: Record, seen: Sequence[list[Event]]) -> list[str]:
+    """Each watcher sees each change once, in order, and all see the same."""
+    found = []
+    for number, events in enumerate(seen):
+        for before, after in pairwise(events):
+            if before.revision >= after.revision:
+                found.append(f"watcher {number} saw {after} behind {before}")
+        if events != seen[0]:
+            odd = sorted(set(events) ^ set(seen[0]), key=lambda event: event.revision)
+            found.append(f"watcher {number} saw something else than watcher 0: {odd[:5]}")
+    by_revision = {event.revision: event for event in seen[0]}
+    for written in record.written:
+        event = by_revision.get(written.revision)
+        if event != Event(written.revision, written.key, written.value):
+            found.append(f"{written} was seen as {event}")
+    return found
+
+
+def different_hashes(cluster: Cluster, revision: int) -> list[str]:
+    answers = {}
+    for node in cluster.nodes:
+        with node.gateway() as gateway:
+            answer = gateway.ok(HASHKV, {"revision": revision})
+        answers[node.name] = (answer.get("hash"), answer.get("compact_revision"))
+    return [] if len(set(answers.values())) == 1 else [f"hashes at revision {revision} differ: {answers}"]
+
+
+@click.command()
+@click.option("--seconds", default=60.0, show_default=True, help="How long to make trouble.")
+@click.option("--seed", type=int, help="Repeat the faults of an earlier run.  [default: a new one]")
+def main(seconds: float, seed: int | None) -> None:
+    """Trouble a cluster of three nodes under load, and judge what its clients were told."""
+    seed = random.SystemRandom().randrange(1 << 32) if seed is None else seed
+    click.echo(f"seed {seed}, {seconds:.0f} s")
+    report = run(seconds, seed)
+    click.echo(report)
+    raise SystemExit(bool(report.violations))
+
+
+if __name__ == "__main__":
+    main()
