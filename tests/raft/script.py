@@ -109,7 +109,8 @@ class Member:
 
 
 class Script:
-    def __init__(self) -> None:
+    def __init__(self, core: type[Raft] = Raft) -> None:
+        self.core = core
         self.members: dict[int, Member] = {}
         self.wire: list[Message] = []
         self.owed: dict[tuple[int, int], SnapshotOffer] = {}
@@ -221,10 +222,10 @@ class Script:
     def do_compact(self, node: str, index: str) -> None:
         """The file holds applied what is applied."""
         member = self.members[int(node)]
-        snapshot = member.up.snapshot_at(int(index))
-        del member.disk.entries[: snapshot.last.index - member.disk.base.last.index]
-        member.disk.base = snapshot
-        member.up.compact(int(index))
+        base = member.up.compact(int(index))
+        assert base is not None, f"{node} has nothing to forget"
+        del member.disk.entries[: base.last.index - member.disk.base.last.index]
+        member.disk.base = base
         self._turn(member)
 
     def do_ship(self, sender: str, to: str, *how: str) -> None:
@@ -336,7 +337,7 @@ class Script:
     # -- What a node does
 
     def _start(self, member: Member) -> None:
-        member.raft = Raft(
+        member.raft = self.core(
             node_id=member.id,
             hard_state=member.disk.hard_state,
             entries=member.disk.entries,

@@ -121,6 +121,22 @@ def test_word_of_an_entry_that_went_and_came_back_counts_for_nothing() -> None:
     assert kept.durable_index == 2
 
 
+def test_word_of_what_a_truncation_left_in_place_counts() -> None:
+    """Found by the simulation: entry 2 was on disk and applied, and the log did not believe it."""
+    kept = log(1)
+    kept.extend(log_of(1, 1, 1)[1:2])
+    first = kept.hand_out()[-1].id
+    kept.extend(log_of(1, 1, 1, 1)[2:])
+    second = kept.hand_out()[-1].id
+    kept.graft(log_of(1, 1, 1, 2)[3:], commit_index=2)
+    kept.hand_out()
+    assert kept.persisted(first)
+    assert kept.durable_index == 2
+    assert kept.persisted(second)
+    assert kept.durable_index == 3, "entry 4 is another by now"
+    kept.compact(3)
+
+
 def test_truncation_takes_durability_back() -> None:
     kept = log(1, 1, 1)
     kept.graft(log_of(1, 2)[1:], commit_index=1)

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from jobguard_store.raft import Raft
 from tests.raft.script import Script
 
 SCENARIOS = sorted((Path(__file__).parent / "scenarios").glob("*.txt"))
 
 
-def play(text: str) -> str:
+def play(text: str, core: type[Raft] = Raft) -> str:
     """The same story, with what happens now under each block of commands."""
-    script = Script()
+    script = Script(core)
     played: list[str] = []
     lines = iter(text.splitlines())
     said: list[str] = []

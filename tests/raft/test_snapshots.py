@@ -11,7 +11,9 @@ from jobguard_store.raft import (
     AppendRefusal,
     AppendReply,
     Configuration,
+    Entry,
     EntryId,
+    EntryKind,
     HardState,
     Heartbeat,
     HeartbeatReply,
@@ -61,6 +63,20 @@ class Test_compaction:
         assert [entry.index for entry in raft.log.slice(3, 4)] == [3, 4]
         assert not raft.has_ready()
 
+    def test_it_names_the_base_for_the_file(self) -> None:
+        raft = node(terms=(1, 1, 2, 2), applied=3)
+        assert raft.compact(2) == Snapshot(EntryId(1, 2), US)
+
+    def test_a_node_that_joined_forgets_nothing_before_it_knows_who_is_in(self) -> None:
+        """Found by the simulation: its base named nobody, and who was sent that state forgot the voters."""
+        raft = node(voters=0)
+        more = Configuration.of([1, 2, 3])
+        entries = [*log_of(1, 1), Entry(3, 1, EntryKind.CONFIG, more.encode())]
+        tell(raft, append(NOTHING, entries, term=1, commit=3))
+        assert raft.compact(2) is None
+        assert raft.log.base == NOTHING
+        assert raft.compact(3) == Snapshot(EntryId(1, 3), more)
+
     def test_the_whole_log_may_go(self) -> None:
         raft = node(terms=(1, 2), applied=2)
         raft.compact(2)
@@ -72,8 +88,8 @@ class Test_compaction:
     def test_compacting_again_or_less_is_nothing(self) -> None:
         raft = node(terms=(1, 1, 1), applied=3)
         raft.compact(2)
-        raft.compact(2)
-        raft.compact(1)
+        assert raft.compact(2) is None
+        assert raft.compact(1) is None
         assert raft.log.base == EntryId(1, 2)
 
     def test_what_is_not_applied_is_not_forgotten(self) -> None:

@@ -6,8 +6,8 @@ Never                reads a clock, opens anything, awaits, or draws its own ran
 What a node owes the core, beyond carrying out each Ready in its order (messages.Ready):
 
 Log       compact(index) up to what its *file* holds applied, some way behind the last entry, so that a slow
-          peer needs no state. With the file's log it trims, and records as base, snapshot_at(index),
-          configuration and all; it starts from that: base=, configuration=.
+          peer needs no state. The file trims its log likewise, and records what compact() returned as base;
+          the node starts from that: base=, configuration=.
 Snapshot  For each of Ready.offers: cut the state of one read transaction, as of the offer's entry or a later
           one; send it and the offer, with that state's name put in (dataclasses.replace), by a way of
           its own; then say snapshot_sent or snapshot_failed, once per offer. The receiver stages and checks

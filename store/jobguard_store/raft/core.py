@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from enum import Enum
 from typing import assert_never
 
-from jobguard_store.raft.configuration import Configuration
+from jobguard_store.raft.configuration import NOBODY, Configuration
 from jobguard_store.raft.electorate import Electorate
 from jobguard_store.raft.leading import LIMITS, Leadership, Limits
 from jobguard_store.raft.log import RaftLog
@@ -255,15 +255,17 @@ class Raft:
         assert self.applied_index <= index <= self.commit_index
         self.applied_index = index
 
-    def compact(self, index: int) -> None:
-        """Forget the log up to `index`, which the node's file holds applied.
+    def compact(self, index: int) -> Snapshot | None:
+        """Forget the log up to `index`, which the node's file holds applied; what is the base of both now.
 
-        Beyond that a crash would lose entries whose rows were still to be written. The file's log may be
-        trimmed before or after, together with a record of the base: `snapshot_at(index)`.
+        Beyond that a crash would lose entries whose rows were still to be written. None if nothing is to be
+        forgotten: also by a node that joined, and has not read so far as to know who was in the cluster.
         """
         assert index <= self.applied_index
-        if index > self.log.base.index:
-            self.log.compact(index)
+        if index <= self.log.base.index or self.log.configuration_at(index) == NOBODY:
+            return None
+        self.log.compact(index)
+        return self.log.snapshot_at(index)
 
     def snapshot_at(self, index: int) -> Snapshot:
         """The name of the state after `index`, for what has not been compacted away."""

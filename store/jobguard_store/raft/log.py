@@ -44,10 +44,9 @@ class RaftLog:
         self.last_index = base.index + len(self._entries)
         self.durable_index = self.last_index
         self._handed_index = self.last_index
-        # The last id of each batch handed out and not yet reported durable, oldest first. The first `_void`
-        # of them were handed out before our last truncation, and vouch for nothing (see `persisted`).
-        self._in_flight: deque[EntryId] = deque()
-        self._void = 0
+        # Each batch handed out and not yet reported durable, oldest first: its last id, and the index up to
+        # which it vouches for what the log holds by now (see `persisted`).
+        self._in_flight: deque[tuple[EntryId, int]] = deque()
         self._batch = EMPTY  # the batch made last: followers in step share it
         self._restored = False  # a snapshot took the log's place, and the node has not been told
         self._configurations = [(base.index, configuration)]  # the base's, then those of the log, by index
@@ -167,7 +166,7 @@ class RaftLog:
         self.last_index = index - 1
         self._handed_index = min(self._handed_index, self.last_index)
         self.durable_index = min(self.durable_index, self.last_index)
-        self._void = len(self._in_flight)
+        self._in_flight = deque((last, min(vouched, index - 1)) for last, vouched in self._in_flight)
         self._batch = EMPTY
         while self._configurations[-1][0] >= index:
             self._configurations.pop()
@@ -187,7 +186,7 @@ class RaftLog:
         self._entries.clear()
         self.last_index = self._handed_index = snapshot.last.index
         self.durable_index = 0
-        self._void = len(self._in_flight)
+        self._in_flight = deque((last, 0) for last, _ in self._in_flight)
         self._batch = EMPTY
         self._restored = True
         self._configurations = [(snapshot.last.index, snapshot.configuration)]
@@ -203,7 +202,7 @@ class RaftLog:
         if not self._restored:
             return None
         self._restored = False
-        self._in_flight.append(self.base)
+        self._in_flight.append((self.base, self.base.index))
         return self.snapshot_at(self.base.index)
 
     def hand_out(self) -> tuple[Entry, ...]:
@@ -212,7 +211,7 @@ class RaftLog:
             return ()
         entries = self.slice(self._handed_index + 1, self.last_index)
         self._handed_index = self.last_index
-        self._in_flight.append(entries[-1].id)
+        self._in_flight.append((entries[-1].id, entries[-1].index))
         return entries
 
     def persisted(self, last: EntryId) -> bool:
@@ -221,21 +220,19 @@ class RaftLog:
         Say term 1's entry 5 is being written when term 2's takes its place: word of the first write comes
         while the second is still to be done, and says nothing of it. Nor would it if the log held term 1's
         entry 5 again by then, as three writes A B A leave it: the disk is about to lose what was reported.
-        So a truncation voids every report still to come of what was handed out before it. (With a writer
+        So what was handed out before a truncation vouches only for what that left in place. (With a writer
         that keeps the order, term 2 is not durable before the first write is, and nothing is acknowledged
         in a term that is not. The log does not lean on that.)
         """
-        if last not in self._in_flight:
+        position = next((at for at, (end, _) in enumerate(self._in_flight) if end == last), None)
+        if position is None:
             return False
-        reports = self._in_flight.index(last) + 1
-        for _ in range(reports):
+        for _ in range(position):
             self._in_flight.popleft()
-        void = reports <= self._void
-        self._void = max(self._void - reports, 0)
-        if void or last.index <= self.durable_index:
+        _, vouched = self._in_flight.popleft()
+        if vouched <= self.durable_index:
             return False
-        assert self.term_at(last.index) == last.term, f"{last} was never truncated, and is not in the log"
-        self.durable_index = last.index
+        self.durable_index = vouched
         return True
 
 
