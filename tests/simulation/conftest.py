@@ -4,8 +4,8 @@ import secrets
 
 import pytest
 
-FIXED = range(120)
-FRESH = 60
+FIXED = range(150)
+FRESH = 200  # about ten seconds
 
 
 @pytest.fixture

@@ -1,140 +1,80 @@
-"""A cluster in virtual time: nodes, a network that may do anything, disks that keep what was persisted.
+"""A cluster in virtual time: nodes, a network that may do anything, clients, operators and trouble.
 
-Place in the house   test_histories  ->  world  ->  invariants, jobguard_store.raft
+Place in the house   test_histories, __main__  ->  world  ->  node, temper, invariants
 Takes                a seed; everything else follows from it
 Never                reads a clock, sleeps, or lets a set of strings decide an order
 
-Time is a whole number; a tick takes ten. A node is what node.py is to the core, without sockets and SQLite:
-it carries out each Ready in order and may crash between any two steps of that. What the disk keeps is a
-prefix of the batches handed to it, each whole or not at all.
+Time is a whole number; a tick takes about ten.
 """
 
 import heapq
 import random
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
-from jobguard_store.raft import Entry, EntryKind, HardState, Limits, Message, NotLeader, Raft, Ready, Role
+from jobguard_store.raft import (
+    AddLearner,
+    AddVoter,
+    AppendReply,
+    Change,
+    Configuration,
+    EntryKind,
+    Message,
+    NotLeader,
+    Promote,
+    Raft,
+    Remove,
+    SnapshotOffer,
+    Update,
+)
+from tests.simulation.disk import Disk, Staged
 from tests.simulation.invariants import Broken, Ledger
+from tests.simulation.node import DISK_DELAY_MAX, TICK, Node
+from tests.simulation.temper import Temper
 
-TICK = 10
 CHAOS_ENDS = 4_000
 PATIENCE = 10_000  # for a healed cluster to settle
-
-
-class Crash(Exception):
-    """The process is gone, between two steps of what it was doing."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Write:
-    """One batch of the writer: hard state, entries and rows in one transaction; then the messages may go."""
-
-    hard_state: HardState | None
-    entries: tuple[Entry, ...]
-    applied_index: int
-    messages: tuple[Message, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Temper:
-    """How unkind a history is, and to what; each is mostly one kind of trouble."""
-
-    voters: int
-    election_ticks: int  # short elections collide
-    limits: Limits  # small batches part what usually travels together
-    crash_rate: float  # between two steps of a Ready
-    reign_max: int  # how soon a new leader crashes, or 0; the stuff of Figure 8
-    duplicate_rate: float
-    late_rate: float
-    hint_rate: float
-    chaos_pause: int
-
-    @classmethod
-    def draw(cls, random: random.Random) -> "Temper":
-        return cls(
-            voters=random.choice((1, 2, 3, 3, 3, 3, 5, 5, 5)),
-            election_ticks=random.choice((2, 3, 10)),
-            limits=Limits(
-                append_entries=random.choice((1, 2, 4096)),
-                in_flight=random.choice((1, 3, 128)),
-                committed=random.choice((1, 5, 1024)),
-            ),
-            crash_rate=random.choice((0.0, 0.0003, 0.003)),
-            reign_max=random.choice((0, 0, 15, 60)),
-            duplicate_rate=random.choice((0.0, 0.02, 0.2)),
-            late_rate=random.choice((0.0, 0.02, 0.1)),
-            hint_rate=random.choice((0.0, 0.5, 1.0)),
-            chaos_pause=random.choice((60, 150, 400)),
-        )
-
-
-class Disk:
-    """What a crash leaves."""
-
-    def __init__(self) -> None:
-        self.hard_state = HardState()
-        self.entries: list[Entry] = []
-        self.applied_index = 0
-
-    def write(self, batch: Write) -> None:
-        if batch.hard_state is not None:
-            self.hard_state = batch.hard_state
-        if batch.entries:
-            del self.entries[batch.entries[0].index - 1 :]
-            self.entries += batch.entries
-        self.applied_index = max(self.applied_index, batch.applied_index)
-
-
-class Node:
-    """One process and its disk. Everything but the disk is gone after a crash."""
-
-    def __init__(self, node_id: int, random: random.Random) -> None:
-        self.id = node_id
-        self.disk = Disk()
-        self.random = random
-        self.boot = 0
-        self.raft: Raft | None = None
-        self.paused_until = 0
-        self.disk_delay_max = 8
-        self.forget()
-
-    def forget(self) -> None:
-        self.raft = None
-        self.writing: deque[Write] = deque()
-        self.machine: list[Entry] = []
-        self.proposals: dict[int, tuple[int, bytes]] = {}
-        self.reads: dict[int, int] = {}
-        self.confirmed_reads: list[tuple[int, int]] = []
-        self.turn_is_due = False
-        self.was_leader_of = 0
+DELAY_MAX = 8
+HEALED_DELAY_MAX = 3  # that it works again is promised where messages are faster than the shortest election
+MEMBERS_MAX = 7
 
 
 class World:
     """One history. `advance` it step by step, or `run` it to its end."""
 
-    def __init__(self, seed: int, *, core: type[Raft] = Raft, temper: Temper | None = None) -> None:
+    def __init__(
+        self, seed: int, *, core: type[Raft] = Raft, node: type[Node] = Node, temper: Temper | None = None
+    ) -> None:
         self.random = random.Random(seed)
         self.core = core
+        self.node = node
         self.temper = temper or Temper.draw(self.random)
         self.now = 0
+        self.steps = 0
         self.trace: list[tuple[Any, ...]] = []
-        voters = range(1, self.temper.voters + 1)
-        self.nodes = {i: Node(i, random.Random(self.random.random())) for i in voters}
-        self.ledger = Ledger(len(voters), lambda: [node.disk.entries for node in self.nodes.values()])
+        self.crashed_at: Counter[str] = Counter()
+        self.installed = 0
         self.chaotic = True
         self._events: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._scheduled = 0
         self._cut: set[tuple[int, int]] = set()
         self._loss = 0.0
-        self._delay_max = 8
+        self._delay_max = DELAY_MAX
         self._operations = 0
-        for node in self.nodes.values():
-            self._start(node)
+        founders = Configuration.of(range(1, self.temper.voters + 1))
+        self.nodes: dict[int, Node] = {}
+        self.ledger = Ledger(founders, self._disk_of)
+        for voter in founders.voters:
+            self.nodes[voter] = node(self, voter, founders)
+            self.nodes[voter].start()
         self.after(5, self._client)
         self.after(self.temper.chaos_pause, self._chaos)
+        if self.temper.change_pause:
+            self.after(self.temper.change_pause, self._operator)
+
+    def _disk_of(self, node: int) -> Disk:
+        return self.nodes[node].disk
 
     # -- Time
 
@@ -145,6 +85,7 @@ class World:
     def advance(self) -> None:
         """The next thing happens."""
         self.now, _, action, arguments = heapq.heappop(self._events)
+        self.steps += 1
         action(*arguments)
 
     def run(self) -> None:
@@ -153,11 +94,11 @@ class World:
             self.advance()
         self.heal()
         deadline = self.now + PATIENCE
-        while not self._settled():
+        while not (members := self._settled()):
             if self.now > deadline:
                 raise Broken("everything healed, and the cluster does not settle")
             self.advance()
-        self.ledger.ends([node.machine for node in self.nodes.values()])
+        self.ledger.ends([self.nodes[member].state for member in members])
 
     def note(self, *what: Any) -> None:
         self.trace.append((self.now, *what))
@@ -166,196 +107,68 @@ class World:
         """The end of the history, for a failure's note."""
         return "\n".join(" ".join(map(str, line)) for line in self.trace[-lines:])
 
-    # -- A node carries out what its core asks for
-
-    def _start(self, node: Node) -> None:
-        node.boot += 1
-        disk = node.disk
-        self.note("start", node.id, disk.hard_state, f"last={len(disk.entries)} applied={disk.applied_index}")
-        node.machine = disk.entries[: disk.applied_index]
-        node.raft = self.core(
-            node_id=node.id,
-            voters=list(self.nodes),
-            hard_state=disk.hard_state,
-            entries=disk.entries,
-            applied_index=disk.applied_index,
-            election_ticks=self.temper.election_ticks,
-            random=node.random,
-            limits=self.temper.limits,
-        )
-        self.after(self.random.randrange(TICK), self._tick, node, node.boot)
-
-    def _crash(self, node: Node) -> None:
-        kept = self.random.randint(0, len(node.writing))
-        for batch in list(node.writing)[:kept]:
-            node.disk.write(batch)  # the transaction was whole on the disk, and nobody was told
-        self.note("crash", node.id, f"kept={kept} lost={len(node.writing) - kept}")
-        node.forget()
-        self.after(self.random.randrange(1, self.random.choice((10, 100, 600))), self._restart, node)
-        for other in self.nodes.values():
-            if other is not node and self.random.random() < self.temper.hint_rate:
-                self.after(self.random.randrange(1, 30), self._hint, other, node.id)
-
-    def _end_reign(self, node: Node, boot: int) -> None:
-        if self.chaotic and node.raft is not None and node.boot == boot:
-            self._crash(node)
-
-    def _restart(self, node: Node) -> None:
-        if node.raft is None:
-            self._start(node)
-
-    def _perhaps_crash(self, weight: int = 1) -> None:
-        if self.chaotic and self.random.random() < weight * self.temper.crash_rate:
-            raise Crash
-
-    def _tick(self, node: Node, boot: int) -> None:
-        if node.raft is None or node.boot != boot:
-            return
-        if self.now < node.paused_until:
-            self.after(node.paused_until - self.now, self._tick, node, boot)
-            return
-        node.raft.tick()
-        self._due(node)
-        if len(node.machine) > node.disk.applied_index and not node.writing:
-            self._write(
-                node, Write(hard_state=None, entries=(), applied_index=len(node.machine), messages=())
-            )
-        self.after(self.random.randint(TICK - 1, TICK + 1), self._tick, node, boot)
-
-    def _due(self, node: Node) -> None:
-        """Something happened to `node`; a little later, perhaps with more, its turn comes."""
-        if not node.turn_is_due:
-            node.turn_is_due = True
-            self.after(self.random.choice((0, 0, 0, 1, 3)), self._turn, node, node.boot)
-
-    def _turn(self, node: Node, boot: int) -> None:
-        if node.raft is None or node.boot != boot:
-            return
-        node.turn_is_due = False
-        try:
-            while node.raft.has_ready():
-                self._carry_out(node, node.raft, node.raft.ready())
-        except Crash:
-            self._crash(node)
-
-    def _carry_out(self, node: Node, raft: Raft, ready: Ready) -> None:
-        self.ledger.takes(node.id, ready, raft.log.term_at)
-        if raft.role is Role.LEADER and raft.term != node.was_leader_of:
-            node.was_leader_of = raft.term
-            self.note("leads", node.id, f"term={raft.term} last={raft.last_index}")
-            self.ledger.leads(node.id, raft.term, raft.log.term_at)
-            if self.temper.reign_max and self.random.random() < 0.7:
-                self.after(self.random.randrange(self.temper.reign_max), self._end_reign, node, node.boot)
-        self._perhaps_crash()
-        for message in ready.messages:
-            self._send(message)
-            self._perhaps_crash()
-        if ready.hard_state or ready.entries or ready.messages_after_persist:
-            batch = Write(
-                hard_state=ready.hard_state,
-                entries=ready.entries,
-                applied_index=len(node.machine),
-                messages=ready.messages_after_persist,
-            )
-            self._write(node, batch)
-        self._perhaps_crash()
-        self.ledger.commits(node.id, ready.committed)
-        for entry in ready.committed:
-            self._apply(node, entry)
-            self._perhaps_crash()
-        if ready.committed:
-            raft.applied(ready.committed[-1].index)
-        for lost in ready.reads_lost:
-            node.reads.pop(lost)
-        for read in ready.reads:
-            self.ledger.reads(node.id, read.index, node.reads.pop(read.context))
-            node.confirmed_reads.append((read.index, read.context))
-        self._answer_reads(node)
-
-    def _write(self, node: Node, batch: Write) -> None:
-        node.writing.append(batch)
-        if len(node.writing) == 1:
-            self.after(self.random.randint(1, node.disk_delay_max), self._flush, node, node.boot)
-
-    def _flush(self, node: Node, boot: int) -> None:
-        """One transaction of some of the batches that wait; then their durability is reported, in order."""
-        if node.raft is None or node.boot != boot:
-            return
-        if self.now < node.paused_until:
-            self.after(node.paused_until - self.now, self._flush, node, boot)
-            return
-        together = [node.writing.popleft() for _ in range(self.random.randint(1, len(node.writing)))]
-        for batch in together:
-            node.disk.write(batch)
-        try:
-            self._perhaps_crash()
-            for batch in together:
-                if batch.hard_state:
-                    node.raft.hard_state_persisted(batch.hard_state)
-                if batch.entries:
-                    node.raft.persisted(batch.entries[-1].id)
-                for message in batch.messages:
-                    self.ledger.says(message)
-                    self._send(message)
-                    self._perhaps_crash(20 if batch.hard_state else 1)
-        except Crash:
-            self._crash(node)
-            return
-        if node.writing:
-            self.after(self.random.randint(1, node.disk_delay_max), self._flush, node, boot)
-        self._due(node)
-
-    def _apply(self, node: Node, entry: Entry) -> None:
-        node.machine.append(entry)
-        term, data = node.proposals.pop(entry.index, (0, b""))
-        if term == entry.term:
-            self.ledger.acknowledges(entry.index, data)
-            self.note("done", node.id, entry.index, data)
-
-    def _answer_reads(self, node: Node) -> None:
-        applied = len(node.machine)
-        for index, context in node.confirmed_reads:
-            if index <= applied:
-                self.note("read", node.id, context, index)
-                self.ledger.floor = max(self.ledger.floor, index)
-        node.confirmed_reads = [read for read in node.confirmed_reads if read[0] > applied]
-
     # -- The network
 
-    def _send(self, message: Message) -> None:
-        lost = (message.sender, message.to) in self._cut or self.random.random() < self._loss
+    def send(self, message: Message) -> None:
+        self.ledger.says(message)
+        if isinstance(message, AppendReply):
+            self.ledger.acknowledges(message, self.nodes[message.sender].up)
+        lost = self._loses(message.sender, message.to)
         self.note("lost" if lost else "send", message)
         if lost:
             return
-        copies = 2 if self.random.random() < self.temper.duplicate_rate else 1
-        for _ in range(copies):
-            late = self.chaotic and self.random.random() < self.temper.late_rate
-            self.after(self.random.randint(1, 400 if late else self._delay_max), self._deliver, message)
+        for _ in range(self._copies()):
+            self.after(self._delay(), self._deliver, message)
 
     def _deliver(self, message: Message) -> None:
-        node = self.nodes[message.to]
-        if node.raft is None:
-            return
-        if self.now < node.paused_until:
-            self.after(node.paused_until - self.now + self.random.randrange(3), self._deliver, message)
-            return
-        self.note("take", message)
-        node.raft.step(message)
-        self._due(node)
+        if message.to in self.nodes:
+            self.nodes[message.to].take(message)
 
-    def _hint(self, node: Node, peer: int) -> None:
-        if node.raft is not None and self.now >= node.paused_until:
-            self.note("hint", node.id, peer)
-            node.raft.peer_lost(peer)
-            self._due(node)
+    def ship(self, sender: Node, offer: SnapshotOffer, staged: Staged) -> None:
+        """A state on its way. Its sender hears what became of it, if it lives to."""
+        boot, delay = sender.boot, 5 * self._delay()
+        self.note("ships", offer)
+        if self._loses(offer.sender, offer.to) or offer.to not in self.nodes:
+            self.after(delay, sender.shipped, boot, offer.to, None)
+            return
+        for _ in range(self._copies()):
+            self.after(delay, self._arrive, sender, boot, offer, staged)
+
+    def _arrive(self, sender: Node, boot: int, offer: SnapshotOffer, staged: Staged) -> None:
+        taken = self.nodes[offer.to].take_state(offer, staged)
+        last = staged.name.last.index if taken else None
+        self.after(self._delay(), sender.shipped, boot, offer.to, last)
+
+    def _loses(self, sender: int, to: int) -> bool:
+        return (sender, to) in self._cut or self.random.random() < self._loss
+
+    def _copies(self) -> int:
+        return 2 if self.random.random() < self.temper.duplicate_rate else 1
+
+    def _delay(self) -> int:
+        late = self.chaotic and self.random.random() < self.temper.late_rate
+        return self.random.randint(1, 400 if late else self._delay_max)
+
+    def hint(self, gone: Node) -> None:
+        """Its connections closed; some notice."""
+        for other in list(self.nodes.values()):
+            if other is not gone and self.random.random() < self.temper.hint_rate:
+                self.after(self.random.randrange(1, 30), other.lose, gone.id)
+
+    def leads(self, node: Node) -> None:
+        raft = node.up
+        self.note("leads", node.id, f"term={raft.term} last={raft.last_index}")
+        if self.temper.reign_max and self.random.random() < 0.7:
+            self.after(self.random.randrange(self.temper.reign_max), node.crash_if_it_is, node.boot)
 
     # -- Clients
 
     def _client(self) -> None:
         if self.chaotic:
-            self.after(self.random.randint(1, 25), self._client)
-        leaders = [node for node in self._awake() if node.raft and node.raft.role is Role.LEADER]
-        nodes = leaders if leaders and self.random.random() < 0.9 else self._awake()
+            self.after(self.random.randint(1, self.temper.client_pause), self._client)
+        awake = self._awake()
+        leaders = [node for node in awake if node.leads]
+        nodes = leaders if leaders and self.random.random() < 0.9 else awake
         if nodes:
             self._ask(self.random.choice(nodes))
 
@@ -363,26 +176,49 @@ class World:
         if node.raft is None:
             return
         self._operations += 1
+        if self.random.random() < self.temper.transfer_rate:
+            node.transfer(self.random.choice(list(self.nodes)))
+            return
         try:
             if self.random.random() < 0.5:
-                data = [f"{self._operations}.{i}".encode() for i in range(self.random.choice((1, 1, 1, 3)))]
-                self.propose(node, data)
+                count = self.random.choice((1, 1, 1, 3))
+                node.propose([f"{self._operations}.{i}".encode() for i in range(count)])
             else:
-                node.reads[self._operations] = self.ledger.floor
-                node.raft.read_index(self._operations)
+                node.read(self._operations)
         except NotLeader:
-            node.reads.pop(self._operations, None)
-        self._due(node)
-
-    def propose(self, node: Node, data: Sequence[bytes]) -> None:
-        assert node.raft is not None
-        first = node.raft.propose(data)
-        for index, item in enumerate(data, first.index):
-            node.proposals[index] = (first.term, item)
-        self.note("propose", node.id, first, *data)
+            pass  # it said so before it did anything
 
     def _awake(self) -> list[Node]:
-        return [n for n in self.nodes.values() if n.raft is not None and n.paused_until <= self.now]
+        return [node for node in self.nodes.values() if node.is_awake]
+
+    # -- Operators
+
+    def _operator(self) -> None:
+        if not self.chaotic:
+            return
+        self.after(self.random.randint(1, 2 * self.temper.change_pause), self._operator)
+        leaders = [node for node in self._awake() if node.leads]
+        if leaders:
+            leader = self.random.choice(leaders)
+            self._change(leader, self._some_change(leader.up.configuration))
+
+    def _some_change(self, configuration: Configuration) -> Change:
+        some = self.random.choice(configuration.ids)
+        kinds: list[Change] = [Promote(some), Promote(some), Remove(some), Update(some, b"%d" % self.now)]
+        if len(configuration.ids) < MEMBERS_MAX:
+            new = max(self.nodes) + 1
+            kinds += [AddLearner(new), AddLearner(new), AddVoter(new)]
+        return self.random.choice(kinds)
+
+    def _change(self, leader: Node, change: Change) -> None:
+        new = isinstance(change, AddLearner | AddVoter)
+        if new:  # it is there, and knows nothing, before anyone speaks of it
+            self.nodes[change.id] = self.node(self, change.id)
+        if not leader.change(change):
+            if new:
+                del self.nodes[change.id]
+        elif new:
+            self.after(self.random.choice((0, 10, 200)), self.nodes[change.id].start)
 
     # -- Trouble
 
@@ -392,10 +228,10 @@ class World:
         self.after(self.random.randint(1, 2 * self.temper.chaos_pause), self._chaos)
         ids = list(self.nodes)
         node = self.random.choice(list(self.nodes.values()))
-        leaders = [n for n in self._awake() if n.raft and n.raft.role is Role.LEADER]
+        leaders = [n for n in self._awake() if n.leads]
         if leaders and self.random.random() < 0.5:
             node = self.random.choice(leaders)
-        trouble = self.random.randrange(11)
+        trouble = self.random.randrange(12)
         if trouble == 0:
             self._cut = {(node.id, i) for i in ids} | {(i, node.id) for i in ids}
         elif trouble == 1:
@@ -406,45 +242,55 @@ class World:
         elif trouble == 3:
             self._cut = {(a, b) for a in ids for b in ids if self.random.random() < 0.3}
         elif trouble in (4, 5):
-            self._cut, self._loss, self._delay_max = set(), 0.0, 8
+            self._cut, self._loss, self._delay_max = set(), 0.0, DELAY_MAX
         elif trouble == 6:
             self._loss = self.random.choice((0.05, 0.3))
         elif trouble == 7:
             self._delay_max = self.random.choice((2, 30, 90))
         elif trouble == 8:
             node.disk_delay_max = self.random.choice((2, 8, 60, 300))
-        elif trouble == 9 and node.raft is not None:
-            self._crash(node)
+        elif trouble == 9:
+            node.crash()
             return
         elif trouble == 10:
             node.paused_until = self.now + self.random.choice((20, 150, 400))
-            self.after(node.paused_until - self.now, self._ask, node)  # it waited in the socket
+            self.after(node.paused_until - self.now, self._ask, node)  # it waited in the socket, like
+            if self.random.random() < 0.5:  # .. what was sent before the machine was cut off as well
+                self._cut = {(i, node.id) for i in ids}
+        elif trouble == 11:
+            drift = self.temper.drift_max
+            node.tick_length = TICK + self.random.randint(-drift, drift)
         for other in ids:
             if (node.id, other) in self._cut and self.random.random() < self.temper.hint_rate:
-                self._hint(self.nodes[other], node.id)
+                self.nodes[other].lose(node.id)
         self.note("trouble", trouble, node.id)
 
     def heal(self) -> None:
         self.note("heal")
         self.chaotic = False
-        self._cut, self._loss, self._delay_max = set(), 0.0, 8
+        self._cut, self._loss, self._delay_max = set(), 0.0, HEALED_DELAY_MAX
         for node in self.nodes.values():
             node.paused_until = self.now
-            node.disk_delay_max = 8
-            self._restart(node)
+            node.disk_delay_max = DISK_DELAY_MAX
+            node.tick_length = TICK
+            node.start()
 
-    def _settled(self) -> bool:
-        """One leader, whose every entry, one of its own time among them, is applied everywhere."""
-        leaders = [n for n in self.nodes.values() if n.raft and n.raft.role is Role.LEADER]
-        if len(leaders) != 1 or leaders[0].raft is None:
-            return False
-        leader = leaders[0].raft
-        if leader.log.term_at(leader.last_index) != leader.term:
-            return False
-        return all(
-            n.raft is not None and n.raft.term == leader.term and len(n.machine) == leader.last_index
-            for n in self.nodes.values()
+    def _settled(self) -> tuple[int, ...]:
+        """The members, once one leads whose every entry, one of its own time among them, all have applied."""
+        leaders = [node.up for node in self.nodes.values() if node.leads]
+        if len(leaders) != 1:
+            return ()
+        (leader,) = leaders
+        if leader.log.last.term != leader.term or leader.log.configuration_index > leader.commit_index:
+            return ()
+        members = [self.nodes[member] for member in leader.configuration.ids]
+        agree = all(
+            member.raft is not None
+            and member.raft.term == leader.term
+            and member.state.index == leader.last_index
+            for member in members
         )
+        return leader.configuration.ids if agree else ()
 
 
 def written(world: World) -> int:
