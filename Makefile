@@ -7,8 +7,6 @@ READY  := $(VENV)/.ready
 ARGS   ?=
 SECONDS ?= 60
 SEED   ?=
-SECONDS ?= 60
-SEED   ?=
 
 .PHONY: demo test chaos sim check up bench clean help
 
@@ -18,7 +16,6 @@ help:
 	@echo "make test    run the tests (ARGS=tests/raft for a part)"
 	@echo "make chaos   three store nodes killed, stopped and cut off under load, and judged by what clients were told"
 	@echo "             (SECONDS=600 for longer; ARGS=--seed=N repeats the faults of a run)"
-	@echo "make sim     simulate clusters in trouble for SECONDS=60, and count histories per minute (SEED=N replays one)"
 	@echo "make sim     simulate clusters in trouble for SECONDS=60, and count histories per minute (SEED=N replays one)"
 	@echo "make check   formatting, lint and types"
 	@echo "make up      the whole system on this machine, by the Procfile"
@@ -41,9 +38,6 @@ test: $(READY)
 
 chaos: $(READY)
 	@$(BIN)/python -m tests.processes.chaos --seconds $(SECONDS) $(ARGS)
-
-sim: $(READY)
-	@$(BIN)/python -m tests.simulation --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 sim: $(READY)
 	@$(BIN)/python -m tests.simulation --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
