@@ -301,11 +301,10 @@ class Raft:
     def has_ready(self) -> bool:
         """Whether there is work to take. Cheap, and False only if ready() would be empty."""
         return bool(
-            self._outbox
+            self._outbox.has_work(self.term, self._voted_for)
             or (self._leadership and self._leadership.may_send)
             or self.log.has_unhanded
             or self.commit_index > self._handed_commit
-            or self._outbox.is_news(self.term, self._voted_for)
             or self._reads.has_results
             or self._may_begin_read_round
         )

@@ -15,6 +15,7 @@ class Electorate:
         self.configuration: Configuration = NOBODY
         self.voters: tuple[int, ...] = ()
         self.others: tuple[int, ...] = ()  # the voters besides us
+        self.includes_us = False
         self.follow_log()
 
     def follow_log(self) -> bool:
@@ -24,11 +25,8 @@ class Electorate:
         self.configuration = self._log.configuration
         self.voters = self.configuration.voters
         self.others = tuple(voter for voter in self.voters if voter != self._node_id)
+        self.includes_us = self._node_id in self.voters
         return True
-
-    @property
-    def includes_us(self) -> bool:
-        return self._node_id in self.voters
 
     @property
     def rivals(self) -> int:

@@ -224,6 +224,8 @@ class Leadership:
         self._offers.append(SnapshotOffer(sender=self._node_id, to=peer, term=self._term, snapshot=snapshot))
 
     def take_offers(self) -> tuple[SnapshotOffer, ...]:
+        if not self._offers:
+            return ()
         offers, self._offers = tuple(self._offers), []
         return offers
 

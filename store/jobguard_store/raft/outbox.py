@@ -13,8 +13,9 @@ class Outbox:
         self._at_once: list[Message] = []
         self._after_persist: list[Message] = []
 
-    def __bool__(self) -> bool:
-        return bool(self._at_once or self._after_persist)
+    def has_work(self, term: int, voted_for: int | None) -> bool:
+        """Something is to be sent, or to be made durable."""
+        return bool(self._at_once or self._after_persist) or self.is_news(term, voted_for)
 
     # -- Hard state
 

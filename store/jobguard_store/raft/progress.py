@@ -33,14 +33,10 @@ class Progress:
 
     @property
     def may_append(self) -> bool:
-        match self.state:
-            case State.PROBE:
-                return not self._waits
-            case State.REPLICATE:
-                full = self._in_flight_bytes >= self._in_flight_bytes_max
-                return len(self._in_flight) < self._in_flight_max and not full
-            case State.SNAPSHOT:
-                return False
+        if self.state is State.REPLICATE:
+            full = self._in_flight_bytes >= self._in_flight_bytes_max
+            return not full and len(self._in_flight) < self._in_flight_max
+        return self.state is State.PROBE and not self._waits
 
     def sent(self, last: int, size: int, commit_index: int) -> None:
         """An append of `size` bytes that ends in `last` went out."""
