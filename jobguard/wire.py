@@ -347,6 +347,16 @@ class MemberListResponse(Response, frozen=True):
     members: tuple[Member, ...] = ()
 
 
+class MoveLeaderRequest(Message, frozen=True):
+    """POST /v3/maintenance/transfer-leadership."""
+
+    targetID: Int64 = ZERO
+
+
+class MoveLeaderResponse(Response, frozen=True):
+    pass
+
+
 class HashKVRequest(Message, frozen=True):
     revision: Int64 = ZERO
 

@@ -103,6 +103,7 @@ async def run(config: NodeConfig) -> None:
         if isinstance(failure, BaseException):
             end(failure)
     log.info("stopping")
+    await node.hand_over()
     await server.stop()
     await node.stop()
 

@@ -108,6 +108,16 @@ class NoLeader(StoreError):
     text = "etcdserver: no leader"
 
 
+class NotTheLeader(StoreError):
+    """This must be asked of the leader."""
+
+    text = "etcdserver: not leader"
+
+
+class BadTransferee(StoreError):
+    text = "etcdserver: bad leader transferee"
+
+
 class LeaderChanged(StoreError):
     """The leader refused before appending; nothing was proposed. Only ever a definite refusal."""
 

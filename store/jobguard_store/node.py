@@ -8,17 +8,28 @@ Never                blocks the loop; gives a definite error for something that 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import Self
 
 from jobguard_store.answers import Answer, Header, LeaseStatus, NodeStatus
 from jobguard_store.cluster import MemberInfo
 from jobguard_store.config import NodeConfig
-from jobguard_store.errors import Compacted, NoLeader, NoSpace, RequestTimedOut
+from jobguard_store.errors import (
+    BadTransferee,
+    Compacted,
+    NoLeader,
+    NoSpace,
+    NotTheLeader,
+    RequestTimedOut,
+    StoreError,
+)
 from jobguard_store.history import is_historic
 from jobguard_store.machine.commands import Command, Range, Txn
 from jobguard_store.machine.results import HistoricRange, TxnResult
 from jobguard_store.machine.txn import check_revision
 from jobguard_store.peer_messages import Question
+from jobguard_store.raft import NotLeader, TransferRefused
 from jobguard_store.replica import Replica
 from jobguard_store.storage.hashkv import Hash
 from jobguard_store.watchers import Interest, Subscription, WatchBatch
@@ -55,6 +66,30 @@ class Node:
     async def stop(self) -> None:
         """End watches and waiters (ServerStopped), flush what is applied, close. Idempotent."""
         await self._replica.stop()
+
+    async def transfer_leadership(self, heir: int) -> None:
+        """Returns once `heir` leads.
+
+        Raises NotTheLeader, BadTransferee, and RequestTimedOut if it does not come to lead.
+        """
+        replica = self._replica
+        try:
+            async with asyncio.timeout(replica.timeout_s):
+                await replica.hand_over(heir)
+        except NotLeader:
+            raise NotTheLeader from None
+        except TransferRefused:
+            raise BadTransferee from None
+        except TimeoutError:
+            pass
+        if replica.raft.leader != heir:
+            raise RequestTimedOut("etcdserver: request timed out, leader transfer took too long")
+
+    async def hand_over(self) -> None:
+        """If we lead, let another, or give up after an election time-out. A stop then costs nobody one."""
+        with contextlib.suppress(NotLeader, TransferRefused, StoreError, TimeoutError):
+            async with asyncio.timeout(self.config.election_s):
+                await self._replica.hand_over()
 
     async def failed(self) -> BaseException:
         """Wait for the error after which this process must end; the loop and the writer report here."""

@@ -110,7 +110,7 @@ class Proposals:
         self._queued = self._queued[len(group) :]
 
     def refused(self, sequences: Iterable[int]) -> None:
-        """The leader appended none of these. They queue again at the next tick: we may know better then."""
+        """The leader appended none of these. They queue again at the next tick, or for the next leader."""
         for sequence in sequences:
             waiter = self._waiting.get(sequence)
             if waiter is not None and waiter.term != QUEUED:
@@ -139,9 +139,7 @@ class Proposals:
 
     def tick(self, now: float) -> None:
         """Queue the refused again; give up on those that waited too long."""
-        if self._refused:
-            self._queued.extend(waiter for waiter in self._refused if waiter.sequence in self._waiting)
-            self._refused = []
+        self.try_again()
         self._forget_the_gone()
         if self._queued and now - self._queued[0].since >= self._leader_wait_s:
             self._give_up_queued(now)
@@ -149,6 +147,10 @@ class Proposals:
             waiter = self._by_age.popleft()
             if waiter.sequence in self._waiting:
                 self._fail(waiter, RequestTimedOut())
+
+    def try_again(self) -> None:
+        self._queued.extend(waiter for waiter in self._refused if waiter.sequence in self._waiting)
+        self._refused = []
 
     def stop(self) -> None:
         """Queued: certainly not done. Sent: the others may still commit it."""

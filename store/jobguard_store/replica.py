@@ -104,7 +104,7 @@ class Replica:
         self._courier = Courier(self._transport)
         self._lessor = Lessor()
         leader_wait_s = LEADER_WAIT_ELECTIONS * config.election_s
-        timeout_s = REQUEST_TIMEOUT_S + 2 * config.election_s
+        self.timeout_s = timeout_s = REQUEST_TIMEOUT_S + 2 * config.election_s
         self._proposals = Proposals(
             member=self._me, boot=self._boot, leader_wait_s=leader_wait_s, timeout_s=timeout_s
         )
@@ -123,6 +123,7 @@ class Replica:
         self._forwarded: list[Forward] = []
         self._uncommitted: deque[tuple[int, int]] = deque()  # what we appended as leader: last index, bytes
         self._leadership: tuple[int | None, int] = (None, 0)
+        self._transfers: list[asyncio.Future[None]] = []
         self._turn_due = False
         self._ended = False  # no turn any more
         self._closed = False
@@ -173,6 +174,29 @@ class Replica:
         self.check_running()
         await self._journal.flushed()
 
+    async def hand_over(self, heir: int | None = None) -> None:
+        """Let `heir` lead, by default the voter that lacks least. Returns once another leads, or none will.
+
+        What is proposed meanwhile waits for whoever leads next. Raises NotLeader, TransferRefused.
+        """
+        self.check_running()
+        heir = heir or self.raft.successor
+        if heir is None or heir == self.raft.leader == self._me:
+            return
+        self.raft.transfer(heir)
+        self._schedule()
+        over: asyncio.Future[None] = self._loop.create_future()
+        self._transfers.append(over)
+        await over
+
+    def _note_transfers(self) -> None:
+        """They have ended if another leads, or if the heir did not come and we lead on."""
+        if self.raft.leader not in (None, self._me) or self.raft.accepts_proposals:
+            for over in self._transfers:
+                if not over.done():
+                    over.set_result(None)
+            self._transfers.clear()
+
     async def ask(self, question: Question, lease_id: int) -> Told:
         self.check_running()
         future = self._questions.put(question, lease_id, self._loop.time())
@@ -206,6 +230,7 @@ class Replica:
             if self.raft.has_ready():
                 self._carry_out(self.raft.ready())
             self._transport.flush()
+            self._note_transfers()
             if self.raft.has_ready():
                 self._schedule()
         except BaseException as error:  # noqa: BLE001 - it ends the process
@@ -219,6 +244,7 @@ class Replica:
             return
         if raft.leader is not None:
             log.info("member %x leads in term %d", raft.leader, raft.term)
+            self._proposals.try_again()
         elif self._leadership[0] is not None:
             log.warning("no leader in term %d", raft.term)
         self._leadership = leadership
@@ -243,7 +269,7 @@ class Replica:
             self.raft.read_index(self._reads.begin().context)
 
     def _may_append(self) -> bool:
-        """A leader whose quorum lags takes no more on: what it appends would stay in memory."""
+        """A leader that hands over takes no more on, nor one whose quorum lags: it would stay in memory."""
         while self._uncommitted and self._uncommitted[0][0] <= self.raft.commit_index:
             self._uncommitted.popleft()
         waiting = sum([size for _, size in self._uncommitted])
@@ -519,6 +545,8 @@ class Replica:
         self._proposals.stop()
         self._reads.stop()
         self._questions.stop()
+        for over in self._transfers:
+            over.cancel()
         self._transport.flush()
         self._transport.close()
         await asyncio.to_thread(self.history.close)  # it lets a read under way finish

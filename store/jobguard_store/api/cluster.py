@@ -37,6 +37,12 @@ async def member_list(node: "Node", body: bytes) -> Body:
     return wire.encode(wire.MemberListResponse(header=header(node, revision=0), members=members))
 
 
+async def transfer_leadership(node: "Node", body: bytes) -> Body:
+    request = decode(body, wire.MoveLeaderRequest)
+    await node.transfer_leadership(int(request.targetID))
+    return wire.encode(wire.MoveLeaderResponse())
+
+
 async def hash_kv(node: "Node", body: bytes) -> Body:
     """This member's own keys and values, hashed, for a comparison of members. It asks nobody."""
     request = decode(body, wire.HashKVRequest)

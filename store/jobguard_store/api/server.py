@@ -66,6 +66,7 @@ _UNARY: dict[str, Unary] = {
     "/cluster/member/list": cluster.member_list,
     "/maintenance/hashkv": cluster.hash_kv,
     "/maintenance/status": cluster.status,
+    "/maintenance/transfer-leadership": cluster.transfer_leadership,
 }
 _STREAMING: dict[str, Streaming] = {
     "/watch": watch.watch,

@@ -11,6 +11,7 @@ from http import HTTPStatus
 
 from jobguard import wire
 from jobguard_store.errors import (
+    BadTransferee,
     Compacted,
     DeadlineExceeded,
     FutureRevision,
@@ -23,6 +24,7 @@ from jobguard_store.errors import (
     MessageTooLarge,
     NoLeader,
     NoSpace,
+    NotTheLeader,
     OutcomeUnknown,
     ServerStopped,
     StoreError,
@@ -47,6 +49,8 @@ _CODE: dict[type[Exception], GrpcCode] = {
     LeaseNotFound: GrpcCode.NOT_FOUND,
     MemberNotFound: GrpcCode.NOT_FOUND,
     LeaseExists: GrpcCode.FAILED_PRECONDITION,
+    NotTheLeader: GrpcCode.FAILED_PRECONDITION,
+    BadTransferee: GrpcCode.FAILED_PRECONDITION,
     LeaseTTLTooLarge: GrpcCode.OUT_OF_RANGE,
     Compacted: GrpcCode.OUT_OF_RANGE,
     FutureRevision: GrpcCode.OUT_OF_RANGE,

@@ -1,0 +1,72 @@
+"""A leader that hands over: to whom it is told to, or before it stops; nothing asked meanwhile fails."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from jobguard_store.errors import BadTransferee, NotTheLeader
+from tests.node.members import eventually, members, put, run, soon
+
+
+def test_leadership_goes_where_it_is_sent_under_load_and_no_write_fails(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with members(tmp_path) as three:
+            old = await three.leader()
+            heir = (await three.followers())[0]
+            done: list[int] = []
+
+            async def write(number: int) -> None:
+                while len(done) < 600:
+                    done.append(await put(three[number % 3], f"k{number}", "x"))
+
+            writers = [asyncio.ensure_future(write(number)) for number in range(9)]
+            await eventually(lambda: len(done) > 100, "a load")
+            await soon(three[old].transfer_leadership(three[heir].header().member_id))
+            assert await three.leader() == heir
+            await soon(asyncio.gather(*writers))
+            assert len(set(done)) == len(done)
+
+    run(story())
+
+
+def test_a_member_that_is_stopped_hands_over_first(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with members(tmp_path, election_ms=2000) as three:
+            old = await three.leader()
+            follower = three[(await three.followers())[0]]
+            await put(follower, "a", "1")
+            loop = asyncio.get_running_loop()
+            since = loop.time()
+            await soon(three[old].hand_over())
+            assert follower.has_leader
+            assert follower.status().leader != three[old].header().member_id
+            await three.stop(old)
+            await put(follower, "a", "2")
+            assert loop.time() - since < 2, "no election time-out was waited for"
+
+    run(story())
+
+
+def test_to_whom_leadership_cannot_go(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with members(tmp_path) as three:
+            leader = three[await three.leader()]
+            follower = three[(await three.followers())[0]]
+            with pytest.raises(NotTheLeader):
+                await follower.transfer_leadership(follower.header().member_id)
+            with pytest.raises(BadTransferee):
+                await leader.transfer_leadership(99)
+            await leader.transfer_leadership(leader.header().member_id)
+            assert leader.status().leader == leader.header().member_id
+
+    run(story())
+
+
+def test_alone_there_is_nobody_to_hand_over_to(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with members(tmp_path, size=1) as one:
+            await soon(one[0].hand_over())
+            await put(one[0], "a", "1")
+
+    run(story())
