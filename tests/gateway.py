@@ -152,7 +152,8 @@ class Stream:
         if self.status:
             return
         status_line = self._input.readline()
-        assert status_line, "the connection closed before an answer"
+        if not status_line.endswith(b"\n"):
+            raise ConnectionResetError("the connection closed before an answer")
         self.status = int(status_line.split()[1])
         while (line := self._input.readline()) not in (b"\r\n", b""):
             name, _, value = line.decode().partition(":")
