@@ -9,12 +9,14 @@ Threads: `range_at`, `changes`, `hash_kv` and `sizes` may run on any, on read-on
 the writer's, one call at a time.
 """
 
+import os
 import secrets
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import IO, Any
 
 import msgspec
@@ -25,14 +27,16 @@ from jobguard_store.machine.apply import Machine
 from jobguard_store.machine.commands import UnknownCommand, decode
 from jobguard_store.machine.keyspace import interval
 from jobguard_store.machine.results import ChangeEvent, HistoricRange, RangeResult
-from jobguard_store.raft.messages import Entry, EntryId, EntryKind, HardState
-from jobguard_store.storage import file, hashkv, history, index, lives, meta, raft_log, state
+from jobguard_store.raft.configuration import Configuration
+from jobguard_store.raft.messages import Entry, EntryId, EntryKind, HardState, Snapshot
+from jobguard_store.storage import file, hashkv, history, index, lives, meta, raft_log, snapshot, state
 from jobguard_store.storage.batch import Batch
 from jobguard_store.storage.damage import Damage, DiskFull, Newer, explained, sqlite_code
 from jobguard_store.storage.hashkv import Hash
 from jobguard_store.storage.history import Changes
 from jobguard_store.storage.lives import Life
 from jobguard_store.storage.meta import Meta, from_hex, to_hex
+from jobguard_store.storage.snapshot import Cut, Staged
 from jobguard_store.storage.wal import Length
 
 
@@ -63,6 +67,7 @@ class Loaded:
     lives: dict[int, Life]
     hard_state: HardState
     base: EntryId
+    configuration: Configuration | None  # as of the base; None: the initial members
     entries: list[Entry]
     applied_index: int
     machine: Machine
@@ -77,33 +82,45 @@ class Sizes:
 
 
 _CHECKPOINT_FRAMES = 1000  # SQLite's own default: 4 MiB
+_TRIM_ROWS = 1000
 
 
 class Database:
-    def __init__(self, path: Path, held: IO[bytes], engine: Engine, row: Meta) -> None:
-        self._path = path
+    def __init__(self, base_path: Path, held: IO[bytes], path: Path, engine: Engine, row: Meta) -> None:
+        """`path` is that of the generation in force, see file.generation."""
+        self._base_path = base_path
         self._held = held
+        self._switching = Lock()  # between two generations, for those on other threads
+        self._last_index: int | None = None  # of the log, once loaded
+        self._use(path, engine, row)
+
+    def _use(self, path: Path, engine: Engine, row: Meta) -> None:
+        """`_meta` goes last: what it calls indexed must be found by `_readers` as well."""
+        self._path = path
+        self._readers = file.reader_engine(path)
         self._engine = engine
         self._writer = engine.connect()
-        self._readers = file.reader_engine(path)
-        self._wal = Length(path)
-        self._meta = row  # as the last commit left it: the next one writes it whole
-        self._last_index: int | None = None  # of the log, once loaded
-        self._sweeping: tuple[int, state.Position] | None = None
         with self._writer.begin():
             self._indexing = index.prepare(self._writer, row.indexed_revision)
+        self._wal = Length(path)
+        # Readers first: the writer, closing last, checkpoints and removes the WAL.
+        self._ends = self._readers.dispose, self._writer.close, self._engine.dispose, self._wal.close
+        self._sweeping: tuple[int, state.Position] | None = None
+        self._meta = row  # as the last commit left it: the next one writes it whole
 
     @classmethod
-    def open(cls, path: Path) -> "Database":
+    def open(cls, base_path: Path) -> "Database":
         """Lock, check and migrate the file, creating it if it is not there; count this start as a boot.
 
         Raises DatabaseDamaged, DatabaseNewer, DatabaseInUse, DatabaseUnusable: one sentence for the operator.
         """
-        with explained(path):
-            held = file.lock(path)
+        with explained(base_path):
+            held = file.lock(base_path)
+            path = file.generation(base_path, file.newest_generation(base_path))
         engine = file.writer_engine(path)
         try:
             with explained(path):
+                file.remove_leftovers(base_path)
                 file.look_at(path)
                 with engine.begin() as tx:
                     file.check(tx)
@@ -115,7 +132,7 @@ class Database:
                     row = replace(row, boot=row.boot + 1, disk=row.disk or secrets.randbits(63))
                     meta.write(tx, row)
                 file.sync_folder(path)
-            return cls(path, held, engine, row)
+            return cls(base_path, held, path, engine, row)
         except BaseException:
             engine.dispose()
             held.close()
@@ -201,6 +218,26 @@ class Database:
         self._maybe_checkpoint()
         return True
 
+    def rebase(self, base: Snapshot) -> None:
+        """Have the log begin behind `base`, which the file holds applied; `trim` then removes what precedes.
+
+        One row says where it begins, so a crash between the two, or in the middle of it, is harmless.
+        """
+        if base.last.index > self._meta.base_index:
+            assert base.last.index <= self._meta.applied_index, "forgot what is not applied"
+            self._commit_meta(
+                base_index=base.last.index,
+                base_term=base.last.term,
+                base_configuration=base.configuration.encode().decode(),
+            )
+
+    def trim(self) -> bool:
+        """Remove up to 1,000 rows that precede the log's base; True while there may be more to do."""
+        with self._committing():
+            trimmed = raft_log.trim(self._writer, self._meta.base_index, _TRIM_ROWS)
+        self._maybe_checkpoint()
+        return trimmed
+
     def compact(self) -> bool:
         """Remove up to 1,000 rows that compaction made unreadable; True while there is more to do.
 
@@ -231,6 +268,29 @@ class Database:
             more = bool(self._writer.exec_driver_sql("PRAGMA freelist_count").scalar())
         self._maybe_checkpoint()
         return more
+
+    def adopt(self, staged: Staged, hard_state: HardState | None) -> None:
+        """Live by another state: a peer's takes the place of all we have, but for who we are and promised.
+
+        A crash leaves either. Up to the rename the old generation is in force, from there on the new one;
+        what it leaves lying about, the next start removes. Raises DiskFull, and may then be called again.
+        """
+        row = meta.with_state_of(_after(self._meta, Batch(hard_state=hard_state)), staged.row)
+        assert row.applied_index >= self._meta.applied_index, "a state that is behind ours"
+        assert row.term >= row.base_term, "a state of a term that we have not entered"
+        with self._writer.begin():
+            met = lives.load(self._writer)
+        snapshot.make_ones_own(staged, row, met)
+        path = file.generation(self._base_path, file.newest_generation(self._base_path) + 1)
+        os.rename(staged.path, path)
+        file.sync_folder(path)
+        old, ends = self._path, self._ends
+        with self._switching:
+            self._use(path, file.writer_engine(path), row)
+            self._last_index = row.base_index
+        for end in ends:
+            end()
+        file.remove(old)
 
     @property
     def indexed_revision(self) -> int:
@@ -313,6 +373,19 @@ class Database:
         with explained(self._path):
             return hashkv.hash_kv(self._reading, revision)
 
+    def cut(self) -> Cut:
+        """Begin to copy the state into a file of its own, at `leaving_path`. Raises DiskFull."""
+        with self._switching:
+            return Cut(self._path, self.leaving_path)
+
+    @property
+    def leaving_path(self) -> Path:
+        return file.leaving(self._base_path)
+
+    @property
+    def arriving_path(self) -> Path:
+        return file.arriving(self._base_path)
+
     def sizes(self) -> Sizes:
         with self._reading() as tx:
             size, pages, free = (
@@ -323,15 +396,16 @@ class Database:
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
-        with self._readers.connect() as connection, connection.begin():
+        with self._switching:  # SQLite opens a file bit by bit, and none of it may be gone by then
+            connection = self._readers.connect()
+            connection.begin()
+            connection.exec_driver_sql("SELECT id FROM meta").all()
+        with connection:
             yield connection
 
     def close(self) -> None:
-        """Readers first: the writer, closing last, checkpoints and removes the WAL."""
-        self._readers.dispose()
-        self._writer.close()
-        self._engine.dispose()
-        self._wal.close()
+        for end in self._ends:
+            end()
         self._held.close()
 
 
@@ -353,6 +427,7 @@ def _load(tx: Connection, row: Meta) -> Loaded:
         lives=lives.load(tx),
         hard_state=HardState(term=row.term, voted_for=from_hex(row.voted_for)),
         base=base,
+        configuration=_configuration(row),
         entries=entries,
         applied_index=row.applied_index,
         machine=state.load(tx, row.revision, row.compact_revision),
@@ -366,6 +441,15 @@ def _refuse_unknown(entry: Entry) -> None:
             decode(entry.data)
         except UnknownCommand as unknown:
             raise Newer(f"log entry {entry.index} holds an unknown command, {unknown}") from unknown
+
+
+def _configuration(row: Meta) -> Configuration | None:
+    if row.base_configuration is None:
+        return None
+    try:
+        return Configuration.decode(row.base_configuration.encode())
+    except (KeyError, ValueError) as error:
+        raise Damage(f"who was in the cluster at entry {row.base_index} cannot be read") from error
 
 
 def _identity(row: Meta) -> Identity | None:

@@ -8,6 +8,7 @@ Never                touches a file that is not ours, or newer than this build
 
 import fcntl
 import os
+import re
 import sqlite3
 from importlib.resources import files
 from pathlib import Path
@@ -60,6 +61,47 @@ def look_at(path: Path) -> None:
             raise Damage("it is not a SQLite database")
 
 
+# --- generations ------------------------------------------------------------------------------------
+# A state that comes from a peer takes the place of a node's whole file. It does so under a name of its own,
+# as the next generation: renamed over the old file it would inherit that one's write-ahead log.
+
+
+def generation(path: Path, number: int) -> Path:
+    """node.sqlite, then node.1.sqlite, node.2.sqlite …"""
+    return path.with_suffix(f".{number}{path.suffix}") if number else path
+
+
+def newest_generation(path: Path) -> int:
+    """The one in force: what has such a name is whole."""
+    name = re.compile(rf"{re.escape(path.stem)}\.(\d+){re.escape(path.suffix)}")
+    found = (name.fullmatch(each.name) for each in path.parent.iterdir())
+    return max((int(match[1]) for match in found if match), default=0)
+
+
+def arriving(path: Path) -> Path:
+    """Where a state from a peer is put until it is known to be whole."""
+    return path.with_suffix(f".arriving{path.suffix}")
+
+
+def leaving(path: Path) -> Path:
+    """Where the state for a peer is put until it has it."""
+    return path.with_suffix(f".leaving{path.suffix}")
+
+
+def remove(path: Path) -> None:
+    """A database and what SQLite keeps beside it."""
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """What a crash left of states on their way, and of generations before the one in force."""
+    for number in range(newest_generation(path)):
+        remove(generation(path, number))
+    remove(arriving(path))
+    remove(leaving(path))
+
+
 # --- engines ------------------------------------------------------------------------------------------
 
 
@@ -85,7 +127,7 @@ def _open_writer(path: Path) -> sqlite3.Connection:
 
 
 def _prepare_writer(dbapi: sqlite3.Connection, path: Path) -> None:
-    new = _recognise(dbapi)
+    new = recognise(dbapi)
     (_busy, believed, _moved) = dbapi.execute("PRAGMA wal_checkpoint").fetchone()
     refuse_dropped_commits(Path(f"{path}-wal"), believed)
     if new:  # before the first table, and before WAL: once there is a page in the file, it is ignored
@@ -122,6 +164,25 @@ def reader_engine(path: Path) -> Engine:
     return engine
 
 
+def private_engine(path: Path) -> Engine:
+    """The one connection to a file that nobody relies on. Without journal or sync: a crash leaves rubbish."""
+
+    def connect() -> sqlite3.Connection:
+        dbapi = _own_transactions(sqlite3.connect(path, check_same_thread=False))
+        for setting in ("auto_vacuum = INCREMENTAL", "journal_mode = OFF", "synchronous = OFF"):
+            dbapi.execute(f"PRAGMA {setting}")
+        dbapi.execute("PRAGMA cell_size_check = ON")
+        return dbapi
+
+    engine = create_engine("sqlite://", poolclass=StaticPool, creator=connect)
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
 def _own_transactions(dbapi: sqlite3.Connection) -> sqlite3.Connection:
     """The driver neither opens nor closes transactions: left to itself it commits the first CREATE TABLE of a
     migration at once, and a crash then leaves a file that no later start can migrate."""
@@ -129,7 +190,7 @@ def _own_transactions(dbapi: sqlite3.Connection) -> sqlite3.Connection:
     return dbapi
 
 
-def _recognise(dbapi: sqlite3.Connection) -> bool:
+def recognise(dbapi: sqlite3.Connection) -> bool:
     """Whether the file is new. Reads only: another program's database stays as it is. Raises Damage."""
     (application_id,) = dbapi.execute("PRAGMA application_id").fetchone()
     (tables,) = dbapi.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -165,6 +226,12 @@ def upgrade(tx: Connection) -> bool:
         config.attributes.update(connection=tx, metadata=metadata)
         command.upgrade(config, "head")
     return found is None
+
+
+def sync(path: Path) -> None:
+    """Make what was written to it by whomever durable."""
+    with open(path, "rb") as written:
+        os.fsync(written.fileno())
 
 
 def sync_folder(path: Path) -> None:

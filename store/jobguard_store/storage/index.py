@@ -85,6 +85,14 @@ def refuse_gaps(tx: Connection, progress: Progress, newest: int) -> None:
         raise Damage(f"history lacks a revision between {progress.revision} and {newest}")
 
 
+def complete(tx: Connection, revision: int, newest: int) -> None:
+    """In one go all that the tables lack beyond `revision`, in a file nobody uses yet. Raises Damage."""
+    prepare(tx, revision)
+    refuse_gaps(tx, Progress(revision), newest)
+    rows: int = tx.exec_driver_sql("SELECT count(*) FROM temp.unindexed").scalar_one()
+    bring_up(tx, Progress(revision), newest, rows + 1)
+
+
 def bring_up(tx: Connection, progress: Progress, newest: int, rows: int) -> Progress:
     """One slice; of a new round, up to revision `newest` of history, if none is under way."""
     if progress.goal is None:

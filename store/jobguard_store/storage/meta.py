@@ -6,7 +6,7 @@ Gives                the row as it was written, or Damage
 Never                commits
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 from zlib import crc32
 
@@ -37,6 +37,7 @@ class Meta:
     disk: int | None
     expelled: str | None
     indexed_revision: int
+    base_configuration: str | None
 
 
 _NAMES = tuple(field.name for field in fields(Meta))
@@ -55,29 +56,49 @@ def read(tx: Connection) -> Meta:
     return Meta(**dict(zip(_NAMES, values, strict=True)))
 
 
-def create(tx: Connection) -> None:
-    """The row of a node that has never run."""
-    nobody = Meta(
-        cluster_id=None,
-        member_id=None,
-        name=None,
-        initial_members=None,
-        boot=0,
-        term=0,
-        voted_for=None,
-        base_index=0,
-        base_term=0,
-        applied_index=0,
-        revision=1,
-        compact_revision=-1,
-        swept_revision=-1,
-        disk=None,
-        expelled=None,
-        indexed_revision=1,
-    )
-    values = [getattr(nobody, name) for name in _NAMES]
-    row = dict(zip(_NAMES, values, strict=True))
-    tx.execute(insert(tables.meta).values(id=1, **row, checksum=checksum(values)))
+NEW = Meta(
+    cluster_id=None,
+    member_id=None,
+    name=None,
+    initial_members=None,
+    boot=0,
+    term=0,
+    voted_for=None,
+    base_index=0,
+    base_term=0,
+    applied_index=0,
+    revision=1,
+    compact_revision=-1,
+    swept_revision=-1,
+    disk=None,
+    expelled=None,
+    indexed_revision=1,
+    base_configuration=None,
+)
+"""The row of a node that has never run."""
+
+# What is about the state, and goes with it to another node. All else is the node's own, or what it promised.
+_OF_THE_STATE = (
+    "base_index",
+    "base_term",
+    "applied_index",
+    "revision",
+    "compact_revision",
+    "swept_revision",
+    "indexed_revision",
+    "base_configuration",
+)
+
+
+def with_state_of(node: Meta, state: Meta) -> Meta:
+    """`node`'s row, once it lives by the state that `state` is about."""
+    return replace(node, **{name: getattr(state, name) for name in _OF_THE_STATE})
+
+
+def create(tx: Connection, row: Meta = NEW) -> None:
+    values = [getattr(row, name) for name in _NAMES]
+    named = dict(zip(_NAMES, values, strict=True))
+    tx.execute(insert(tables.meta).values(id=1, **named, checksum=checksum(values)))
 
 
 def write(tx: Connection, meta: Meta) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 from zlib import crc32
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, func, select
 
 from jobguard_store.raft.messages import Entry, EntryId, EntryKind
 from jobguard_store.storage.damage import Damage
@@ -32,10 +32,14 @@ def append(tx: Connection, entries: Sequence[Entry], last_index: int) -> None:
 
 
 def load(tx: Connection, base: EntryId) -> list[Entry]:
-    """The whole log after `base`. Raises Damage for what cannot be one."""
+    """The whole log after `base`. Raises Damage for what cannot be one.
+
+    Rows up to `base` may still be there: `trim` removes them, and need not have come to its end.
+    """
     entries: list[Entry] = []
     before = base
-    for index, term, kind, data, noted in tx.execute(select(log).order_by(log.c.index)):
+    rows = select(log).where(log.c.index > base.index).order_by(log.c.index)
+    for index, term, kind, data, noted in tx.execute(rows):
         if index != before.index + 1:
             raise Damage(f"log entry {before.index + 1} is missing")
         entry = Entry(index, term, kind, data)
@@ -46,6 +50,15 @@ def load(tx: Connection, base: EntryId) -> list[Entry]:
         entries.append(entry._replace(kind=EntryKind(kind)))
         before = entry.id
     return entries
+
+
+def trim(tx: Connection, base_index: int, rows: int) -> bool:
+    """Remove up to `rows` of those up to `base_index`, oldest first; False when there are none."""
+    first = tx.execute(select(func.min(log.c.index)).where(log.c.index <= base_index)).scalar()
+    if first is None:
+        return False
+    tx.execute(delete(log).where(log.c.index <= min(base_index, first + rows - 1)))
+    return True
 
 
 def checksum(entry: Entry) -> int:

@@ -103,6 +103,12 @@ def load(tx: Connection, revision: int, compact_revision: int) -> Machine:
         raise Damage(f"lease {missing} has keys but no row") from None
 
 
+def verify(tx: Connection) -> None:
+    """Read every version there is. Raises Damage."""
+    for row in tx.execute(select(*version(history))):
+        version_of(row)
+
+
 # --- compaction -------------------------------------------------------------------------------------
 
 

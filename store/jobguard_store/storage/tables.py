@@ -38,7 +38,7 @@ log = Table(
     Column("data", LargeBinary, nullable=False),
     Column("checksum", Integer, nullable=False),
 )
-"""The Raft log after meta's base_index, without gaps."""
+"""The Raft log after meta's base_index, without gaps; rows up to there are forgotten, and go in time."""
 
 history = Table(
     "history",
@@ -121,6 +121,8 @@ meta = Table(
     Column("expelled", Text),
     # Up to where versions and live have everything.
     Column("indexed_revision", Integer, nullable=False, server_default="1"),
+    # Who was in the cluster at the log's base, as raft.configuration spells it; null: the initial members.
+    Column("base_configuration", Text),
 )
 """One row, id 1."""
 
