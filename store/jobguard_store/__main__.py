@@ -59,6 +59,7 @@ def flag(name: str, help: str, default: str | int | None = None) -> Callable[[F]
 @flag("initial-cluster-token", "Keeps clusters on one network apart.", defaults.DEFAULT_TOKEN)
 @flag("heartbeat-interval", "In milliseconds.", defaults.HEARTBEAT_INTERVAL_MS)
 @flag("election-timeout", "In milliseconds.", defaults.ELECTION_TIMEOUT_MS)
+@flag("snapshot-count", "Applied log entries held before the older half is trimmed.", defaults.SNAPSHOT_COUNT)
 def store(**flags: Any) -> None:
     """Run one node of the store, until SIGTERM."""
     if not __debug__:

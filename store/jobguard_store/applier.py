@@ -17,7 +17,7 @@ from jobguard_store.lessor import Lessor
 from jobguard_store.machine.apply import Machine
 from jobguard_store.machine.commands import decode
 from jobguard_store.proposals import Proposals
-from jobguard_store.raft.messages import Entry, EntryKind
+from jobguard_store.raft.messages import Entry, EntryId, EntryKind
 from jobguard_store.watchers import Watchers
 
 
@@ -34,6 +34,7 @@ class Applier:
         proposals: Proposals,
         lead_in: Callable[[int], bool],
         on_compacted: Callable[[], None],
+        applied_index: int,
     ) -> None:
         self._machine = machine
         self._journal = journal
@@ -44,6 +45,7 @@ class Applier:
         self._on_compacted = on_compacted
         self._loop = asyncio.get_running_loop()
         self._term = 0
+        self.applied_index = applied_index  # what machine, watchers and waiters know by now
 
     def apply(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
@@ -60,6 +62,15 @@ class Applier:
                     raise AssertionError("no build so far writes configuration entries")
                 case _:
                     assert_never(entry.kind)
+        self.applied_index = entries[-1].index
+
+    def skip_to(self, last: EntryId, machine: Machine) -> None:
+        """A state took the place of all entries up to `last`."""
+        since = self._machine.revision
+        self._machine.become(machine)
+        self._watchers.skipped_to(machine.revision, since)
+        self._proposals.skipped()
+        self._term, self.applied_index = last.term, last.index
 
     def _apply_command(self, entry: Entry) -> None:
         origin, command = decode(entry.data)

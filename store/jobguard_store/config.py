@@ -21,6 +21,8 @@ DEFAULT_TOKEN = "etcd-cluster"
 HEARTBEAT_INTERVAL_MS = 100
 ELECTION_TIMEOUT_MS = 1000
 ELECTION_TIMEOUT_MS_MAX = 50_000
+# Half of them stay, as many as etcd keeps for a member that lags.
+SNAPSHOT_COUNT = 10_000
 # Below five heartbeats a single late packet would depose a healthy leader (etcd draws the same line).
 HEARTBEATS_PER_ELECTION_MIN = 5
 
@@ -55,6 +57,7 @@ class NodeConfig:
     initial_cluster_token: str = DEFAULT_TOKEN
     heartbeat_interval_ms: int = HEARTBEAT_INTERVAL_MS
     election_timeout_ms: int = ELECTION_TIMEOUT_MS
+    snapshot_count: int = SNAPSHOT_COUNT
 
     @property
     def database_path(self) -> Path:
@@ -86,6 +89,7 @@ class NodeConfig:
         initial_cluster_token: str = DEFAULT_TOKEN,
         heartbeat_interval: int = HEARTBEAT_INTERVAL_MS,
         election_timeout: int = ELECTION_TIMEOUT_MS,
+        snapshot_count: int = SNAPSHOT_COUNT,
     ) -> NodeConfig:
         """The flags as given; what is left out follows from what is not, as in etcd."""
         if not name or any(mark in name for mark in "=,/"):
@@ -96,6 +100,8 @@ class NodeConfig:
         voters = (Voter(name, peers),) if initial_cluster is None else parse_cluster(initial_cluster)
         _check_own_voter(name, peers, voters, advertised=initial_advertise_peer_urls is not None)
         _check_timing(heartbeat_interval, election_timeout)
+        if snapshot_count <= 0:
+            raise StartupError(f"--snapshot-count {snapshot_count} must be at least 1.")
         own = next(voter for voter in voters if voter.name == name)
         return cls(
             name=name,
@@ -112,6 +118,7 @@ class NodeConfig:
             initial_cluster_token=initial_cluster_token,
             heartbeat_interval_ms=heartbeat_interval,
             election_timeout_ms=election_timeout,
+            snapshot_count=snapshot_count,
         )
 
 

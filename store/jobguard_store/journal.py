@@ -17,12 +17,13 @@ import contextlib
 from collections.abc import Callable
 
 from jobguard_store.machine.results import Rows
-from jobguard_store.raft.messages import Message, Ready
+from jobguard_store.raft.messages import HardState, Message, Ready, Snapshot
 from jobguard_store.storage.batch import Batch
 from jobguard_store.storage.damage import DiskFull
 from jobguard_store.storage.database import Database
 from jobguard_store.storage.lives import Life
-from jobguard_store.writer import Job, Writer
+from jobguard_store.storage.snapshot import Staged
+from jobguard_store.writer import DISK_FULL_RETRY_S, Job, Writer
 
 IDLE_FLUSH_S = 0.05
 ROWS_IN_COMPANY = 32  # of applied entries; from there on a statement's own cost is shared well enough
@@ -40,6 +41,7 @@ class Journal:
         self._rows = Batch()
         self._applied = 0  # entries whose rows wait there
         self._in_flight = 0
+        self.durable_applied = 0  # the rows of entries up to here have become durable since the start
         self._flush_due = False
         self._closed = False
 
@@ -78,6 +80,8 @@ class Journal:
         self._in_flight -= len(jobs)
         for job in jobs:
             self._on_durable(job)
+            if job.batch.applied_index is not None:
+                self.durable_applied = job.batch.applied_index
 
     async def flushed(self) -> None:
         """Wait until all that is applied is durable, and found by key."""
@@ -104,6 +108,29 @@ class Journal:
                 pass
             while await self._writer.call(self._database.reclaim):
                 pass
+
+    async def trim(self, base: Snapshot | None = None) -> None:
+        """Have the log begin behind `base`; remove what precedes its base, a thousand rows at a time.
+
+        A disk too full for that is no harm: the next time, or start, goes on where this one stopped.
+        """
+        with contextlib.suppress(DiskFull):
+            if base is not None:
+                await self._writer.call(lambda: self._database.rebase(base))
+            while await self._writer.call(self._database.trim):
+                pass
+
+    async def adopt(self, staged: Staged, hard_state: HardState | None) -> None:
+        """Have a peer's state take our file's place, behind all that is queued; durable on return."""
+        self.flush()
+        while True:
+            try:
+                await self._writer.call(lambda: self._database.adopt(staged, hard_state))
+            except DiskFull:
+                await asyncio.sleep(DISK_FULL_RETRY_S)
+            else:
+                self.durable_applied = staged.name.last.index
+                return
 
     def abandon(self) -> None:
         """After an unexpected error nothing more is handed to the writer."""

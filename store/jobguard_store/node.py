@@ -130,7 +130,7 @@ class Node:
             leader=raft.leader,
             raft_index=raft.commit_index,
             raft_term=replica.durable_term,
-            applied_index=raft.applied_index,
+            applied_index=replica.applied_index,
             errors=tuple(errors),
         )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from itertools import count
 
-from jobguard_store.raft.messages import MESSAGES, Message
+from jobguard_store.raft.messages import MESSAGES, Message, SnapshotOffer
 
 REFUSED = -1
 
@@ -59,6 +59,37 @@ class Unwelcome:
 
     reason: str
     fatal: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """First frame of a connection that brings a state, and nothing else: Welcome, Parts, Whole, Taken.
+
+    The state is a file of `size` bytes, as storage.snapshot describes it, and `offer` names it.
+    """
+
+    hello: Hello
+    offer: SnapshotOffer
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """The next bytes of the file."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whole:
+    """That was all of it; the SHA-256 of its bytes."""
+
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """The receiver lives by the state, or by a later one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,5 +163,5 @@ PeerMessage = Message | Forward | ForwardRefused | Ask | Told
 CODES: dict[int, type] = {
     **dict(enumerate(MESSAGES)),
     **dict(enumerate((Forward, ForwardRefused, Ask, Told), start=64)),
-    **dict(enumerate((Hello, Welcome, Unwelcome), start=128)),
+    **dict(enumerate((Hello, Welcome, Unwelcome, Delivery, Part, Whole, Taken), start=128)),
 }

@@ -7,7 +7,8 @@ Never                hands a command on twice, unless it was refused before anyb
 
 A waiter's life:  queued ─▶ sent in term t ─▶ applied                        the machine's answer
                     │  ▲       │    ├───────▶ an entry of a term > t applied  LeaderChanged: it never will be
-                    │  └refused┘    └───────▶ time-out                        RequestTimedOut: it may yet be
+                    │  └refused┘    ├───────▶ time-out                        RequestTimedOut: it may yet be
+                    │               └───────▶ a state came, not the entries   RequestTimedOut: or it has been
                     └─▶ no leader for too long                              NoLeader: it never was
 
 Why the second answer is definite. A command sent to term t is appended by the leader of t, as an entry of
@@ -136,6 +137,11 @@ class Proposals:
         """The first entry of `term` is applied: what older leaders held and lost is lost for ever."""
         for waiter in [w for w in self._waiting.values() if QUEUED < w.term < term]:
             self._fail(waiter, LeaderChanged())
+
+    def skipped(self) -> None:
+        """A state took the place of entries: what we handed on may be among those, and may yet come, too."""
+        for waiter in [waiter for waiter in self._waiting.values() if waiter.term != QUEUED]:
+            self._fail(waiter, RequestTimedOut())
 
     def tick(self, now: float) -> None:
         """Queue the refused again; give up on those that waited too long."""

@@ -19,12 +19,15 @@ import random
 import secrets
 from collections import deque
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from typing import Any, Self
 
 from jobguard_store.applier import Applier
+from jobguard_store.arrivals import Arrivals
 from jobguard_store.cluster import Members, life_of
 from jobguard_store.config import NodeConfig, address
 from jobguard_store.courier import Courier
+from jobguard_store.departures import Departures
 from jobguard_store.errors import ServerStopped, StartupError
 from jobguard_store.history import History
 from jobguard_store.journal import Journal
@@ -46,10 +49,12 @@ from jobguard_store.peer_messages import (
 from jobguard_store.proposals import Proposals
 from jobguard_store.questions import Questions
 from jobguard_store.raft.core import Raft, Role
-from jobguard_store.raft.messages import EntryKind, Ready
+from jobguard_store.raft.messages import EntryKind, Ready, Snapshot, SnapshotOffer
 from jobguard_store.reads import Reads
 from jobguard_store.storage.damage import DiskFull
+from jobguard_store.storage.snapshot import Staged
 from jobguard_store.transport import Transport
+from jobguard_store.trimming import Trimming
 from jobguard_store.watchers import Tail, Watchers
 from jobguard_store.writer import Job
 
@@ -62,6 +67,14 @@ SIZES_EVERY_TICKS = 50
 UNCOMMITTED_MAX = 10_000
 UNCOMMITTED_BYTES_MAX = 64 << 20
 FORWARD_BYTES_MAX = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A state that a peer brought; `settled` when it has become ours, or was not needed."""
+
+    staged: Staged
+    settled: asyncio.Future[None]
 
 
 class Replica:
@@ -87,10 +100,13 @@ class Replica:
             hard_state=loaded.hard_state,
             entries=loaded.entries,
             base=loaded.base,
+            configuration=loaded.configuration,
             applied_index=loaded.applied_index,
             election_ticks=config.election_ticks,
             random=random.Random(secrets.randbits(64)),
         )
+        applied = loaded.entries[: loaded.applied_index - loaded.base.index]
+        self._trimming = Trimming(config.snapshot_count, loaded.base.index, applied)
         tail = Tail(self.machine.revision)
         self.history = History(database, self.machine, tail)
         self.watchers = Watchers(self.history, tail)
@@ -100,6 +116,7 @@ class Replica:
         writer.begin(
             database.write, on_durable=self._jobs_done, on_full=self._disk_filled, on_failed=self.fail
         )
+        self._arrivals = Arrivals(database.arriving_path, member=self._me, take=self._take)
         self._transport = self._make_transport(loaded.disk)
         self._courier = Courier(self._transport)
         self._lessor = Lessor()
@@ -118,7 +135,17 @@ class Replica:
             proposals=self._proposals,
             lead_in=self._lead_in,
             on_compacted=lambda: self._in_background(self._journal.sweep()),
+            applied_index=loaded.applied_index,
         )
+        self._departures = Departures(
+            database,
+            self._transport,
+            name_of=self.raft.snapshot_at,
+            on_sent=self._snapshot_sent,
+            on_failed=self._snapshot_failed,
+        )
+        self._arrived: Arrived | None = None
+        self._adopting = False  # no turn until the state is durable that the core lives by already
 
         self._forwarded: list[Forward] = []
         self._uncommitted: deque[tuple[int, int]] = deque()  # what we appended as leader: last index, bytes
@@ -149,6 +176,7 @@ class Replica:
             on_expelled=lambda reason: self._in_background(self._expelled(f"{reason}.")),
             on_failed=self.fail,
             on_hello=self._meet,
+            on_delivery=self._arrivals.receive,
         )
 
     # --- from the node ----------------------------------------------------------------------------
@@ -167,7 +195,7 @@ class Replica:
 
     async def caught_up(self, index: int) -> None:
         self.check_running()
-        if self.raft.applied_index < index:
+        if self.applied_index < index:
             await self._reads.until_applied(index, self._loop.time())
 
     async def flushed(self) -> None:
@@ -203,6 +231,11 @@ class Replica:
         self._schedule()
         return await future
 
+    @property
+    def applied_index(self) -> int:
+        """What is read here is the state after this entry."""
+        return self._applier.applied_index
+
     def check_running(self) -> None:
         """After an error nobody expected the machine may hold half a command: whoever reads it asks first."""
         if self._ended:
@@ -217,7 +250,7 @@ class Replica:
 
     def _turn(self) -> None:
         self._turn_due = False
-        if self._ended:
+        if self._ended or self._adopting:
             return
         try:
             self._notice_leadership()
@@ -229,6 +262,7 @@ class Replica:
                     self._follow(self.raft.leader)
             if self.raft.has_ready():
                 self._carry_out(self.raft.ready())
+            self._drop_what_is_not_needed()
             self._transport.flush()
             self._note_transfers()
             if self.raft.has_ready():
@@ -329,10 +363,20 @@ class Replica:
         for message in ready.messages:
             self._courier.post(message)
         self._transport.flush()  # followers' disks work while ours does
+        for offer in ready.offers:
+            self._in_background(self._departures.send(offer))
+        if ready.snapshot is not None:
+            self._adopting = True
+            self._in_background(self._adopt(ready, ready.snapshot))
+        else:
+            self._carry_out_writes(ready)
+
+    def _carry_out_writes(self, ready: Ready) -> None:
         for message in self._journal.persist(ready):
             self._courier.post(message)
         if ready.committed:
             self._applier.apply(ready.committed)
+            self._trimming.applied(ready.committed)
             self.raft.applied(ready.committed[-1].index)
         for read in ready.reads:
             self._reads.confirmed(read.context, read.index)
@@ -361,9 +405,57 @@ class Replica:
         for message in job.messages:
             self._courier.post(message)
 
+    # --- a state in the place of entries ----------------------------------------------------------
+
+    async def _take(self, staged: Staged, offer: SnapshotOffer) -> None:
+        """All of a state is there. Returns when we live by it; or by what we have, if that is as good."""
+        self.check_running()
+        self._arrived = Arrived(staged, self._loop.create_future())
+        self.raft.step(offer)
+        self._schedule()
+        await self._arrived.settled
+
+    def _drop_what_is_not_needed(self) -> None:
+        """The core was told of a state, and its Ready did not ask for it."""
+        if self._arrived is not None and not self._adopting:
+            self._arrived.settled.set_result(None)
+            self._arrived = None
+
+    async def _adopt(self, ready: Ready, name: Snapshot) -> None:
+        """Until the state is our file, we live on by the old one: machine, readers, watchers and all.
+
+        Then all of them change in one step, and the rest of the Ready is carried out. The core is ahead of
+        them meanwhile; so nobody here asks it how far we have applied.
+        """
+        assert self._arrived is not None, "the core wants a state that nobody brought"
+        staged = self._arrived.staged
+        assert staged.name == name
+        await self._journal.adopt(staged, ready.hard_state)
+        if self._ended:
+            return
+        self._applier.skip_to(name.last, staged.machine)
+        self._trimming.begin(name.last.index)
+        self.raft.persisted(name.last)
+        self._adopting = False
+        self._drop_what_is_not_needed()
+        log.info("lives by a snapshot up to entry %d", name.last.index)
+        self._carry_out_writes(ready)
+        self._transport.flush()
+        self._schedule()
+
+    def _snapshot_sent(self, peer: int, last: int) -> None:
+        self.raft.snapshot_sent(peer, last)
+        self._schedule()
+
+    def _snapshot_failed(self, peer: int) -> None:
+        self.raft.snapshot_failed(peer)
+        self._schedule()
+
+    # --- answers ----------------------------------------------------------------------------------
+
     def _answer_reads(self) -> None:
         """End the waits for what is applied now; those of followers end with a message."""
-        for index, ask in self._reads.applied(self.raft.applied_index):
+        for index, ask in self._reads.applied(self.applied_index):
             told = self._lessor.answer(ask, index, self._loop.time())
             if ask.sender == self._me:
                 self._questions.told(told)
@@ -452,12 +544,19 @@ class Replica:
             self._questions.tick(now, has_leader=has_leader)
             self._expire_leases(now)
             self._hand_over_for_lack_of_space()
+            self._trim_log()
         except BaseException as error:  # noqa: BLE001 - it ends the process
             self.fail(error)
         self._ticks += 1
         if self._ticks % SIZES_EVERY_TICKS == 0:
             self._in_background(self._measure())
         self._schedule()
+
+    def _trim_log(self) -> None:
+        """In memory at once, in the file in slices."""
+        index = self._trimming.take(self._journal.durable_applied, self.raft.held_by_peers)
+        if index is not None and (base := self.raft.compact(index)) is not None:
+            self._in_background(self._journal.trim(base))
 
     def _expire_leases(self, now: float) -> None:
         """Proposed here and never forwarded: only an entry of this very term may end a lease by time."""
@@ -524,6 +623,7 @@ class Replica:
             while self.raft.role is Role.FOLLOWER:
                 self.raft.tick()
         self._in_background(self._journal.sweep())
+        self._in_background(self._journal.trim())
         self._tick()
 
     def fail(self, error: BaseException) -> None:
@@ -547,6 +647,8 @@ class Replica:
         self._questions.stop()
         for over in self._transfers:
             over.cancel()
+        if self._arrived is not None:
+            self._arrived.settled.cancel()
         self._transport.flush()
         self._transport.close()
         await asyncio.to_thread(self.history.close)  # it lets a read under way finish

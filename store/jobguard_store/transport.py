@@ -24,7 +24,7 @@ import msgspec
 
 from jobguard_store.config import Address
 from jobguard_store.errors import StartupError
-from jobguard_store.peer_messages import CODES, Hello, PeerMessage, Unwelcome, Welcome
+from jobguard_store.peer_messages import CODES, Delivery, Hello, PeerMessage, Unwelcome, Welcome
 
 log = logging.getLogger("jobguard_store.transport")
 
@@ -67,7 +67,7 @@ class Frames(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.stream = cast(asyncio.Transport, transport)
-        _close_when_unacknowledged(self.stream)
+        close_when_unacknowledged(self.stream)
 
     def data_received(self, data: bytes) -> None:
         if self._chunks:
@@ -123,7 +123,15 @@ def decode_frame(code: int, body: memoryview) -> Any:
         raise BadFrame(f"a malformed {CODES[code].__name__}: {error}") from None
 
 
-def _close_when_unacknowledged(stream: asyncio.Transport) -> None:
+async def read_frame(reader: asyncio.StreamReader) -> Any:
+    """The next message of a stream. Raises BadFrame, and IncompleteReadError where the stream ends."""
+    length, code = FRAME.unpack(await reader.readexactly(FRAME.size))
+    if not 1 <= length <= FRAME_BYTES_MAX:
+        raise BadFrame(f"a frame of {length} bytes")
+    return decode_frame(code, memoryview(await reader.readexactly(length - 1)))
+
+
+def close_when_unacknowledged(stream: asyncio.BaseTransport) -> None:
     option = getattr(socket, "TCP_USER_TIMEOUT", None)
     sock = stream.get_extra_info("socket")
     if option is not None and sock is not None:
@@ -131,7 +139,10 @@ def _close_when_unacknowledged(stream: asyncio.Transport) -> None:
 
 
 class Inbound(Frames):
-    """A connection a peer dialled: it introduces itself, then only its messages come in."""
+    """A connection a peer dialled: it introduces itself, then only its messages come in.
+
+    Or it brings a state. Then what follows is read as a stream, at the pace at which it can be stored.
+    """
 
     def __init__(self, house: Transport) -> None:
         super().__init__()
@@ -150,31 +161,53 @@ class Inbound(Frames):
 
     def message_received(self, message: Any) -> None:
         if self.peer is not None:
-            if isinstance(message, Hello | Welcome | Unwelcome):
+            if not isinstance(message, PeerMessage):
                 raise BadFrame("an introduction in the middle of it")
             if message.sender != self.peer:
                 raise BadFrame(f"a message in the name of another member than {self.peer:x}")
             self.house.on_message(message)
             return
-        if not isinstance(message, Hello) or self._introduction is not None:
+        if not isinstance(message, Hello | Delivery) or self._introduction is not None:
             raise BadFrame("no introduction")
-        self._introduction = asyncio.get_running_loop().create_task(self._introduce(message))
+        work = self._introduce(message) if isinstance(message, Hello) else self._receive(message)
+        self._introduction = asyncio.get_running_loop().create_task(work)
         self._introduction.add_done_callback(self.house.ended)
 
     async def _introduce(self, hello: Hello) -> None:
-        refusal = await self.house.refusal(hello)
         assert self.stream is not None
-        if self.stream.is_closing():
-            return
-        if refusal is None:
+        if await self._is_welcome(hello):
             self.peer = hello.sender
             self.frame_bytes_max = FRAME_BYTES_MAX
             self.house.introduced(self, hello.sender)
             self.stream.write(encode_frame(Welcome(sender=self.house.hello.sender)))
-        else:
+
+    async def _is_welcome(self, hello: Hello) -> bool:
+        refusal = await self.house.refusal(hello)
+        assert self.stream is not None
+        if self.stream.is_closing():
+            return False
+        if refusal is not None:
             log.warning("refused the peer %r at %s: %s", hello.name, _remote(self.stream), refusal.reason)
             self.stream.write(encode_frame(refusal))
             self.stream.close()
+        return refusal is None
+
+    async def _receive(self, delivery: Delivery) -> None:
+        """From here on the connection is a stream; its sender is silent until it is welcome."""
+        assert self.stream is not None
+        if await self._is_welcome(delivery.hello):
+            self.peer = delivery.hello.sender
+            reader = asyncio.StreamReader()
+            protocol = asyncio.StreamReaderProtocol(reader)
+            self.stream.set_protocol(protocol)
+            protocol.connection_made(self.stream)
+            loop = asyncio.get_running_loop()
+            try:
+                writer = asyncio.StreamWriter(self.stream, protocol, reader, loop)
+                await self.house.on_delivery(delivery, reader, writer)
+            finally:
+                self.house.accepted.discard(self)
+                self.stream.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._introduction is not None:
@@ -214,7 +247,7 @@ class Peer:
     def __init__(self, house: Transport, member_id: int, addresses: tuple[Address, ...]) -> None:
         self.id = member_id
         self._house = house
-        self._addresses = addresses
+        self.addresses = addresses
         self._hello = dataclasses.replace(house.hello, to=member_id)
         self._stream: asyncio.Transport | None = None
         self._posted: list[bytes] = []
@@ -254,7 +287,7 @@ class Peer:
     async def _dial_for_ever(self) -> None:
         backoff = BACKOFF_S_MIN
         while True:
-            for address in self._addresses:
+            for address in self.addresses:
                 if await self._dial(address):
                     backoff = BACKOFF_S_MIN
             await asyncio.sleep(backoff)
@@ -309,6 +342,7 @@ class Transport:
         on_expelled: Callable[[str], None],
         on_failed: Callable[[BaseException], None],
         on_hello: Callable[[Hello], Awaitable[Unwelcome | None]],
+        on_delivery: Callable[[Delivery, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
     ) -> None:
         self.hello = hello
         self.on_message = on_message
@@ -316,6 +350,7 @@ class Transport:
         self.on_reachable = on_reachable
         self.on_expelled = on_expelled
         self.on_failed = on_failed
+        self.on_delivery = on_delivery
         self._on_hello = on_hello
         self._peers: dict[int, Peer] = {}
         self._inbound: dict[int, Inbound] = {}
@@ -335,6 +370,9 @@ class Transport:
 
     def dial(self, peers: Mapping[int, tuple[Address, ...]]) -> None:
         self._peers = {member: Peer(self, member, addresses) for member, addresses in peers.items()}
+
+    def addresses(self, member: int) -> tuple[Address, ...]:
+        return self._peers[member].addresses
 
     def post(self, message: PeerMessage) -> bool:
         return self._peers[message.to].post(message)

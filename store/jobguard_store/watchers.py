@@ -100,8 +100,15 @@ class Tail:
     def __init__(self, revision: int) -> None:
         self._revisions: deque[tuple[int, Sequence[ChangeEvent]]] = deque()
         self._weight = 0
-        self._indexed = revision
+        self._indexed = revision  # everything up to here can be read from the file
         self.first = revision + 1  # everything from here on is in memory
+
+    def restart(self, revision: int) -> None:
+        """A state at `revision` took the place of ours: all of it can be read from the file."""
+        self._revisions.clear()
+        self._weight = 0
+        self._indexed = revision
+        self.first = revision + 1
 
     def append(self, revision: int, events: Sequence[ChangeEvent]) -> None:
         self._revisions.append((revision, events))
@@ -196,12 +203,22 @@ class Subscription:
         """One applied revision's matching events. A queue that is full turns us to history, from here on."""
         added = weight(events)
         if self._queue and self._queued + added > QUEUE_WEIGHT_MAX:
-            self._live = False
-            self.next = revision
-            self._watchers.unsubscribe(self)
+            self._fall_behind(revision)
         else:
             self._queue.append(WatchBatch(revision, events))
             self._queued += added
+            self._wake()
+
+    def skipped(self, first: int, last: int) -> None:
+        """The revisions from `first` to `last` came without being pushed."""
+        if self._live and max(first, self.next) <= last:
+            self._fall_behind(max(first, self.next))
+
+    def _fall_behind(self, revision: int) -> None:
+        """Turn to history for what comes from `revision` on."""
+        self._live = False
+        self.next = revision
+        self._watchers.unsubscribe(self)
         self._wake()
 
     def end(self, error: Exception) -> None:
@@ -281,6 +298,12 @@ class Watchers:
             selected = subscription.interest.select(events)
             if selected and revision >= subscription.next:
                 subscription.push(revision, selected)
+
+    def skipped_to(self, revision: int, since: int) -> None:
+        """A state at `revision` took the place of the one at `since`: what came between, history knows."""
+        self.tail.restart(revision)
+        for subscription in tuple(self._all):
+            subscription.skipped(since + 1, revision)
 
     def subscribe(self, subscription: Subscription) -> None:
         shelf, key = self._shelf(subscription.interest)

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jobguard_store.config import NodeConfig
+from jobguard_store.config import SNAPSHOT_COUNT, NodeConfig
 from jobguard_store.machine.commands import Put, Range
 from jobguard_store.node import Answer, Node
 from tests.ports import free_ports
@@ -58,7 +58,13 @@ async def soon(work: Awaitable[T], within: float = PATIENCE_S) -> T:
 class Members:
     """The members of one cluster, each running or stopped."""
 
-    def __init__(self, directory: Path, size: int, election_ms: int = ELECTION_MS) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        size: int,
+        election_ms: int = ELECTION_MS,
+        snapshot_count: int = SNAPSHOT_COUNT,
+    ) -> None:
         ports = free_ports(size)
         names = [f"s{number + 1}" for number in range(size)]
         urls = [f"http://127.0.0.1:{port}" for port in ports]
@@ -72,6 +78,7 @@ class Members:
                 initial_cluster=together,
                 heartbeat_interval=HEARTBEAT_MS,
                 election_timeout=election_ms,
+                snapshot_count=snapshot_count,
             )
             for number, (name, url) in enumerate(zip(names, urls, strict=True))
         ]
@@ -120,8 +127,10 @@ class Members:
 
 
 @asynccontextmanager
-async def members(directory: Path, size: int = 3, election_ms: int = ELECTION_MS) -> AsyncIterator[Members]:
-    cluster = Members(directory, size, election_ms)
+async def members(
+    directory: Path, size: int = 3, election_ms: int = ELECTION_MS, snapshot_count: int = SNAPSHOT_COUNT
+) -> AsyncIterator[Members]:
+    cluster = Members(directory, size, election_ms, snapshot_count)
     try:
         for number in range(size):
             await cluster.start(number)

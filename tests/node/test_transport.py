@@ -10,7 +10,7 @@ import pytest
 from jobguard_store import transport as module
 from jobguard_store.config import Address
 from jobguard_store.errors import StartupError
-from jobguard_store.peer_messages import CODES, Forward, ForwardRefused, Hello, Unwelcome, Welcome
+from jobguard_store.peer_messages import CODES, Delivery, Forward, ForwardRefused, Hello, Unwelcome, Welcome
 from jobguard_store.raft.messages import MESSAGES, AppendEntries, Entry, EntryId, EntryKind
 from jobguard_store.transport import Frames, Transport, encode_frame
 from tests.node.members import eventually, run
@@ -37,11 +37,17 @@ class House:
             on_expelled=self.expelled.append,
             on_failed=self.failed.append,
             on_hello=self.meet,
+            on_delivery=self.receive,
         )
         self.refusal = refusal
 
     async def meet(self, hello: Hello) -> Unwelcome | None:
         return self.refusal
+
+    async def receive(
+        self, delivery: Delivery, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.messages.append(delivery)
 
 
 class Pair:
@@ -125,6 +131,10 @@ def test_codes_are_a_format_for_ever() -> None:
         128: "Hello",
         129: "Welcome",
         130: "Unwelcome",
+        131: "Delivery",
+        132: "Part",
+        133: "Whole",
+        134: "Taken",
     }
 
 

@@ -83,6 +83,11 @@ class Machine:
         machine.leases = LeaseTable(leases, machine.keys)
         return machine
 
+    def become(self, other: "Machine") -> None:
+        """Hold what `other` holds: whoever has this machine sees it at once."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(other, name))
+
     # --- commands -----------------------------------------------------------------------------------
 
     def apply(self, command: Command, entry_term: int) -> Applied:

@@ -267,6 +267,11 @@ class Raft:
         self.log.compact(index)
         return self.log.snapshot_at(index)
 
+    @property
+    def held_by_peers(self) -> int:
+        """Up to here the log is with all who are in touch with this leader; a follower is asked by nobody."""
+        return self._leadership.held_by_peers() if self._leadership else self.log.last_index
+
     def snapshot_at(self, index: int) -> Snapshot:
         """The name of the state after `index`, for what has not been compacted away."""
         return self.log.snapshot_at(index)

@@ -148,6 +148,11 @@ class Leadership:
         answering = {p for p, held in self.progress.items() if held.silent_ticks < self._election_ticks}
         return answering | {self._node_id}
 
+    def held_by_peers(self) -> int:
+        in_touch = self._in_touch()
+        matches = [progress.match for peer, progress in self.progress.items() if peer in in_touch]
+        return min(matches, default=self._log.last_index)
+
     def _count_among(self, configuration: Configuration, next_index: int) -> None:
         """Peers that are new are sent what begins at `next_index`; those removed are sent to until they know.
 

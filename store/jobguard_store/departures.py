@@ -1,0 +1,155 @@
+"""States on their way to peers that lack what our log has forgotten: cut, sent, and reported on.
+
+Place in the house   replica -> departures -> storage (Cut), transport (frames)
+Takes                the core's offers
+Gives                word, once per offer, of what became of it
+Never                holds up the loop, the writer or other peers; sends two states at a time
+
+The file is cut beside the writer and sent on a connection of its own, as fast as the receiver stores it.
+Whatever fails is tried again from the start: the state is another by then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from jobguard_store.peer_messages import Delivery, Part, Taken, Unwelcome, Welcome, Whole
+from jobguard_store.raft.messages import EntryId, Snapshot, SnapshotOffer
+from jobguard_store.storage import file
+from jobguard_store.storage.damage import DiskFull
+from jobguard_store.storage.database import Database
+from jobguard_store.transport import (
+    HANDSHAKE_S,
+    BadFrame,
+    Transport,
+    close_when_unacknowledged,
+    encode_frame,
+    read_frame,
+)
+
+log = logging.getLogger("jobguard_store.departures")
+
+PART_BYTES = 256 << 10
+# A receiver that stores nothing for so long does not get on.
+STALLED_S = 30.0
+# .. but when it has all of it, it reads all of it.
+TAKES_S = 300.0
+# The receiver's disk may be full, or ours: an attempt costs both sides too much to be repeated at once.
+RETRY_S = 5.0
+
+
+class Departures:
+    """One at a time: whoever comes second waits, and is sent what is the state by then."""
+
+    def __init__(
+        self,
+        database: Database,
+        transport: Transport,
+        *,
+        name_of: Callable[[int], Snapshot],
+        on_sent: Callable[[int, int], None],
+        on_failed: Callable[[int], None],
+    ) -> None:
+        """`name_of`: the name of the state after an entry that our log still has."""
+        self._database = database
+        self._transport = transport
+        self._name_of = name_of
+        self._on_sent = on_sent
+        self._on_failed = on_failed
+        self._one_at_a_time = asyncio.Lock()
+
+    async def send(self, offer: SnapshotOffer) -> None:
+        try:
+            async with self._one_at_a_time:
+                last = await self._send(offer)
+        except (OSError, EOFError, TimeoutError, BadFrame, DiskFull, _Refused) as error:
+            log.warning("member %x did not get a snapshot: %s", offer.to, error or type(error).__name__)
+            await asyncio.sleep(RETRY_S)
+            self._on_failed(offer.to)
+        else:
+            log.info("member %x has a snapshot up to entry %d", offer.to, last.index)
+            self._on_sent(offer.to, last.index)
+
+    async def _send(self, offer: SnapshotOffer) -> EntryId:
+        path = self._database.leaving_path
+        try:
+            name = await self._cut()
+            async with self._connection(offer.to) as (reader, writer):
+                await self._hand_over(path, replace(offer, snapshot=name), reader, writer)
+        finally:
+            await asyncio.to_thread(file.remove, path)
+        return name.last
+
+    async def _cut(self) -> Snapshot:
+        cut = await asyncio.to_thread(self._database.cut)
+        copying = None
+        try:
+            name = self._name_of(cut.applied_index)
+            copying = asyncio.ensure_future(asyncio.to_thread(cut.copy, name))
+            await asyncio.shield(copying)
+        finally:
+            if copying is not None and not copying.done():
+                cut.interrupt()  # we are to stop, and its thread would keep us
+                await asyncio.wait((copying,))
+            await asyncio.to_thread(cut.close)
+        return name
+
+    @contextlib.asynccontextmanager
+    async def _connection(
+        self, peer: int
+    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        reader, writer = await self._dial(peer)
+        try:
+            close_when_unacknowledged(writer.transport)
+            yield reader, writer
+        finally:
+            writer.transport.abort()
+
+    async def _dial(self, peer: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        error: Exception = ConnectionError("it has no address")
+        for address in self._transport.addresses(peer):
+            try:
+                async with asyncio.timeout(HANDSHAKE_S):
+                    return await asyncio.open_connection(address.host, address.port)
+            except (OSError, TimeoutError) as refused:
+                error = refused
+        raise error
+
+    async def _hand_over(
+        self, path: Path, offer: SnapshotOffer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """The conversation. Raises _Refused, and what a connection may."""
+        hello = replace(self._transport.hello, to=offer.to)
+        digest = sha256()
+        with await asyncio.to_thread(path.open, "rb") as state:
+            size = os.fstat(state.fileno()).st_size
+            writer.write(encode_frame(Delivery(hello=hello, offer=offer, size=size)))
+            await _expect(Welcome, reader, HANDSHAKE_S)
+            while part := await asyncio.to_thread(state.read, PART_BYTES):
+                digest.update(part)
+                writer.write(encode_frame(Part(data=part)))
+                async with asyncio.timeout(STALLED_S):
+                    await writer.drain()
+        writer.write(encode_frame(Whole(digest=digest.digest())))
+        await _expect(Taken, reader, TAKES_S)
+
+
+class _Refused(Exception):
+    """The peer said why it does not take it."""
+
+
+async def _expect(answer: type[Any], reader: asyncio.StreamReader, within_s: float) -> None:
+    async with asyncio.timeout(within_s):
+        message = await read_frame(reader)
+    if isinstance(message, Unwelcome):
+        raise _Refused(message.reason)
+    if not isinstance(message, answer):
+        raise BadFrame(f"{type(message).__name__} in place of {answer.__name__}")

@@ -1,0 +1,147 @@
+"""A node that is far behind catches up by a snapshot while the others serve, whatever happens to it."""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.messages import HASHKV, WATCH, create
+from tests.stores import Cluster, Node, eventually, running
+
+SNAPSHOT_COUNT = 300
+LARGE = "x" * 50_000
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    with running("jobguard", tmp_path, 3, ["--snapshot-count", str(SNAPSHOT_COUNT)]) as cluster:
+        yield cluster
+
+
+@contextmanager
+def writing(nodes: list[Node]) -> Iterator[list[int]]:
+    """Writes that never stop; the revisions of those acknowledged."""
+    revisions: list[int] = []
+    enough = threading.Event()
+
+    def write(number: int) -> None:
+        node = nodes[number % len(nodes)]
+        with node.gateway() as gateway:
+            while not enough.is_set():
+                answer = gateway.put(f"w/{number}", str(len(revisions)))
+                revisions.append(int(answer["header"]["revision"]))
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield revisions
+    finally:
+        enough.set()
+        for thread in threads:
+            thread.join(20)
+
+
+def applied(node: Node) -> int:
+    return int(status(node)["raftAppliedIndex"])
+
+
+def status(node: Node) -> Any:
+    with node.gateway() as gateway:
+        return gateway.ok("/v3/maintenance/status")
+
+
+def leader_last(cluster: Cluster) -> list[Node]:
+    """The nodes, so that one is taken away whose loss costs no election."""
+
+    def leads(node: Node) -> bool:
+        told = status(node)
+        return bool(told["leader"] == told["header"]["member_id"])
+
+    return sorted(cluster.nodes, key=leads)
+
+
+def snapshots_taken(data: Path) -> int:
+    names = [each.name.split(".")[1] for each in data.glob("node.*.sqlite")]
+    return max((int(name) for name in names if name.isdigit()), default=0)
+
+
+def trimmed_beyond(index: int, data: Path) -> bool:
+    with closing(sqlite3.connect(f"file:{data / 'node.sqlite'}?mode=ro", uri=True)) as file:
+        (base,) = file.execute("SELECT base_index FROM meta").fetchone()
+    return bool(base > index)
+
+
+def leave_behind(index: int, leader: Node, directory: Path) -> None:
+    """Wait until the leader has forgotten what comes after entry `index`."""
+    eventually(lambda: trimmed_beyond(index, directory / leader.name), 30, "the log to be trimmed")
+
+
+def catch_up(lagging: Node, leader: Node) -> None:
+    goal = applied(leader)
+    eventually(lambda: applied(lagging) >= goal, 20, "catching up under load")
+
+
+def agree(cluster: Cluster) -> None:
+    """Wait until all have applied the same; then they must have come to the same."""
+    eventually(lambda: len({applied(node) for node in cluster.nodes}) == 1, 20, "the nodes to be level")
+    answers = []
+    for node in cluster.nodes:
+        with node.gateway() as gateway:
+            answers.append(gateway.ok(HASHKV))
+    assert len({(answer["hash"], answer.get("compact_revision")) for answer in answers}) == 1, answers
+
+
+def test_a_paused_node_catches_up_under_load_and_its_watchers_see_everything(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    lagging, *others = leader_last(cluster)
+    with lagging.gateway() as gateway:
+        begin = int(gateway.put("w/first")["header"]["revision"])
+        stream = gateway.stream(WATCH, create("w/", "w0", start_revision=begin))
+    with stream:
+        events = stream.events()
+        assert int(next(events)["kv"]["mod_revision"]) == begin
+        with writing(others) as revisions:
+            index = applied(lagging)
+            lagging.pause()
+            leave_behind(index, others[-1], tmp_path)
+            lagging.resume()
+            eventually(lambda: snapshots_taken(tmp_path / lagging.name), 20, "the snapshot")
+            catch_up(lagging, others[-1])
+        last = max(revisions)
+        seen = [int(next(events)["kv"]["mod_revision"]) for _ in range(begin, last)]
+    assert seen == list(range(begin + 1, last + 1))
+    agree(cluster)
+
+
+def test_a_node_killed_in_the_middle_of_it_begins_again(cluster: Cluster, tmp_path: Path) -> None:
+    lagging, *others = leader_last(cluster)
+    data = tmp_path / lagging.name
+    with lagging.gateway() as gateway:
+        for number in range(400):
+            gateway.put(f"large/{number}", LARGE)
+    index = applied(lagging)
+    lagging.kill()
+    with writing(others):
+        leave_behind(index, others[-1], tmp_path)
+        lagging.start()
+        eventually((data / "node.arriving.sqlite").exists, 20, "a snapshot on its way")
+        lagging.kill()
+        assert snapshots_taken(data) == 0, "the old state is still in force"
+        lagging.start()
+        lagging.wait_until_ready()
+        eventually(lambda: snapshots_taken(data), 20, "the snapshot")
+        catch_up(lagging, others[-1])
+    agree(cluster)
+    lagging.kill()
+    lagging.start()
+    lagging.wait_until_ready()
+    agree(cluster)
+    for node in cluster.nodes:
+        left = [each.name for each in (tmp_path / node.name).glob("node.*ing.sqlite")]
+        assert left == [], f"{node.name} has left {left}"
