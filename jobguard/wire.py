@@ -347,6 +347,35 @@ class MemberListResponse(Response, frozen=True):
     members: tuple[Member, ...] = ()
 
 
+class MemberAddRequest(Message, frozen=True):
+    peerURLs: tuple[str, ...] = ()
+    isLearner: bool = False
+
+
+class MemberAddResponse(Response, frozen=True):
+    member: Member | None = None
+    members: tuple[Member, ...] = ()
+
+
+class MemberRemoveRequest(Message, frozen=True):
+    ID: Int64 = ZERO
+
+
+class MemberPromoteRequest(Message, frozen=True):
+    ID: Int64 = ZERO
+
+
+class MemberUpdateRequest(Message, frozen=True):
+    ID: Int64 = ZERO
+    peerURLs: tuple[str, ...] = ()
+
+
+class MemberChangeResponse(Response, frozen=True):
+    """Of remove, promote and update: who is in the cluster now."""
+
+    members: tuple[Member, ...] = ()
+
+
 class MoveLeaderRequest(Message, frozen=True):
     """POST /v3/maintenance/transfer-leadership."""
 

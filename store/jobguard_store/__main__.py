@@ -24,7 +24,7 @@ import uvloop
 from jobguard_store import config as defaults
 from jobguard_store.api.server import serve
 from jobguard_store.config import NodeConfig
-from jobguard_store.errors import StartupError
+from jobguard_store.errors import Removed, StartupError
 from jobguard_store.node import Node
 
 log = logging.getLogger("jobguard_store")
@@ -56,6 +56,7 @@ def flag(name: str, help: str, default: str | int | None = None) -> Callable[[F]
 @flag("listen-peer-urls", "Where the other members are heard.", defaults.DEFAULT_PEER_URL)
 @flag("initial-advertise-peer-urls", "Where the others reach us.  [default: as in --initial-cluster]")
 @flag("initial-cluster", "All members, as name=url,name=url.  [default: this one alone]")
+@flag("initial-cluster-state", "new, or existing: this member was added to it.", defaults.NEW)
 @flag("initial-cluster-token", "Keeps clusters on one network apart.", defaults.DEFAULT_TOKEN)
 @flag("heartbeat-interval", "In milliseconds.", defaults.HEARTBEAT_INTERVAL_MS)
 @flag("election-timeout", "In milliseconds.", defaults.ELECTION_TIMEOUT_MS)
@@ -100,13 +101,18 @@ async def run(config: NodeConfig) -> None:
     log.info("ready: member %s serves clients at %s", config.name, urls)
     waits = {asyncio.ensure_future(stopped.wait()), asyncio.ensure_future(node.failed())}
     done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    removed = None
     for failure in (task.result() for task in done):
-        if isinstance(failure, BaseException):
+        if isinstance(failure, Removed):
+            removed = failure
+        elif isinstance(failure, BaseException):
             end(failure)
     log.info("stopping")
     await node.hand_over()
     await server.stop()
     await node.stop()
+    if removed is not None:
+        raise removed
 
 
 def unexpected(node: Node, context: dict[str, Any]) -> None:

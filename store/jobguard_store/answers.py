@@ -48,3 +48,4 @@ class NodeStatus:
     raft_term: int
     applied_index: int
     errors: tuple[str, ...]
+    is_learner: bool

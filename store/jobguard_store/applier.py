@@ -12,12 +12,15 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import assert_never
 
+from jobguard_store.errors import StartupError
 from jobguard_store.journal import Journal
 from jobguard_store.lessor import Lessor
 from jobguard_store.machine.apply import Machine
-from jobguard_store.machine.commands import decode
+from jobguard_store.machine.commands import UnknownCommand, decode
 from jobguard_store.proposals import Proposals
+from jobguard_store.raft import Configuration
 from jobguard_store.raft.messages import Entry, EntryId, EntryKind
+from jobguard_store.reconfiguring import Reconfiguring
 from jobguard_store.watchers import Watchers
 
 
@@ -32,17 +35,21 @@ class Applier:
         watchers: Watchers,
         lessor: Lessor,
         proposals: Proposals,
+        reconfiguring: Reconfiguring,
         lead_in: Callable[[int], bool],
         on_compacted: Callable[[], None],
         applied_index: int,
+        on_configuration: Callable[[Configuration], None],
     ) -> None:
         self._machine = machine
         self._journal = journal
         self._watchers = watchers
         self._lessor = lessor
         self._proposals = proposals
+        self._reconfiguring = reconfiguring
         self._lead_in = lead_in
         self._on_compacted = on_compacted
+        self._on_configuration = on_configuration
         self._loop = asyncio.get_running_loop()
         self._term = 0
         self.applied_index = applied_index  # what machine, watchers and waiters know by now
@@ -52,6 +59,7 @@ class Applier:
             if entry.term > self._term:
                 self._term = entry.term
                 self._proposals.term_began(entry.term)
+                self._reconfiguring.term_began(entry.term)
             match entry.kind:
                 case EntryKind.NORMAL:
                     self._apply_command(entry)
@@ -59,7 +67,9 @@ class Applier:
                     self._journal.applied(entry.index)
                     self._begin_leases(entry.term)
                 case EntryKind.CONFIG:
-                    raise AssertionError("no build so far writes configuration entries")
+                    self._journal.applied(entry.index)
+                    self._on_configuration(Configuration.decode(entry.data))
+                    self._reconfiguring.applied(entry.term, entry.index)
                 case _:
                     assert_never(entry.kind)
         self.applied_index = entries[-1].index
@@ -70,10 +80,17 @@ class Applier:
         self._machine.become(machine)
         self._watchers.skipped_to(machine.revision, since)
         self._proposals.skipped()
+        self._reconfiguring.skipped()
         self._term, self.applied_index = last.term, last.index
 
     def _apply_command(self, entry: Entry) -> None:
-        origin, command = decode(entry.data)
+        try:
+            origin, command = decode(entry.data)
+        except UnknownCommand as unknown:
+            raise StartupError(
+                f"log entry {entry.index} was written by a newer jobguard ({unknown}): start this node with "
+                "that version."
+            ) from unknown
         applied = self._machine.apply(command, entry.term)
         self._journal.applied(entry.index, applied.rows)
         if applied.events:

@@ -18,6 +18,7 @@ DEFAULT_NAME = "default"
 DEFAULT_CLIENT_URL = "http://127.0.0.1:2379"
 DEFAULT_PEER_URL = "http://127.0.0.1:2380"
 DEFAULT_TOKEN = "etcd-cluster"
+NEW, EXISTING = "new", "existing"  # what --initial-cluster-state says of the cluster of an empty node
 HEARTBEAT_INTERVAL_MS = 100
 ELECTION_TIMEOUT_MS = 1000
 ELECTION_TIMEOUT_MS_MAX = 50_000
@@ -54,6 +55,7 @@ class NodeConfig:
     listen_peer_urls: tuple[str, ...] = (DEFAULT_PEER_URL,)
     initial_advertise_peer_urls: tuple[str, ...] = (DEFAULT_PEER_URL,)
     initial_cluster: tuple[Voter, ...] = (Voter(DEFAULT_NAME, (DEFAULT_PEER_URL,)),)
+    initial_cluster_state: str = NEW
     initial_cluster_token: str = DEFAULT_TOKEN
     heartbeat_interval_ms: int = HEARTBEAT_INTERVAL_MS
     election_timeout_ms: int = ELECTION_TIMEOUT_MS
@@ -86,6 +88,7 @@ class NodeConfig:
         listen_peer_urls: str = DEFAULT_PEER_URL,
         initial_advertise_peer_urls: str | None = None,
         initial_cluster: str | None = None,
+        initial_cluster_state: str = NEW,
         initial_cluster_token: str = DEFAULT_TOKEN,
         heartbeat_interval: int = HEARTBEAT_INTERVAL_MS,
         election_timeout: int = ELECTION_TIMEOUT_MS,
@@ -99,6 +102,10 @@ class NodeConfig:
         peers = parse_urls("--initial-advertise-peer-urls", initial_advertise_peer_urls or listen_peer_urls)
         voters = (Voter(name, peers),) if initial_cluster is None else parse_cluster(initial_cluster)
         _check_own_voter(name, peers, voters, advertised=initial_advertise_peer_urls is not None)
+        if initial_cluster_state not in (NEW, EXISTING):
+            raise StartupError(
+                f"--initial-cluster-state {initial_cluster_state!r} is not {NEW} or {EXISTING}."
+            )
         _check_timing(heartbeat_interval, election_timeout)
         if snapshot_count <= 0:
             raise StartupError(f"--snapshot-count {snapshot_count} must be at least 1.")
@@ -115,6 +122,7 @@ class NodeConfig:
             listen_peer_urls=listen_peers,
             initial_advertise_peer_urls=own.peer_urls,
             initial_cluster=voters,
+            initial_cluster_state=initial_cluster_state,
             initial_cluster_token=initial_cluster_token,
             heartbeat_interval_ms=heartbeat_interval,
             election_timeout_ms=election_timeout,

@@ -121,6 +121,8 @@ class Departures:
                     return await asyncio.open_connection(address.host, address.port)
             except (OSError, TimeoutError) as refused:
                 error = refused
+            except UnicodeError as wrong:
+                error = ConnectionError(f"{address.host!r} is no host: {wrong}")
         raise error
 
     async def _hand_over(

@@ -70,6 +70,44 @@ class MemberNotFound(StoreError):
     text = "etcdserver: member not found"
 
 
+class BadMemberURLs(InvalidRequest):
+    text = "etcdserver: given member URLs are invalid"
+
+
+class ReconfigurationRefused(StoreError):
+    """The members stay as they are."""
+
+
+class MemberExists(ReconfigurationRefused):
+    text = "etcdserver: member ID already exist"
+
+
+class PeerURLExists(ReconfigurationRefused):
+    text = "etcdserver: Peer URLs already exists"
+
+
+class NotEnoughStartedMembers(ReconfigurationRefused):
+    text = "etcdserver: re-configuration failed due to not enough started members"
+
+
+class TooManyLearners(ReconfigurationRefused):
+    text = "etcdserver: too many learner members in cluster"
+
+
+class NotALearner(ReconfigurationRefused):
+    text = "etcdserver: can only promote a learner member"
+
+
+class LearnerNotReady(ReconfigurationRefused):
+    text = "etcdserver: can only promote a learner member which is in sync with leader"
+
+
+class UnhealthyCluster(ReconfigurationRefused):
+    """Of those that would vote afterwards, no majority is in touch with the leader now."""
+
+    text = "etcdserver: unhealthy cluster"
+
+
 class LeaseExists(StoreError):
     text = "etcdserver: lease already exists"
 
@@ -146,6 +184,10 @@ class DeadlineExceeded(OutcomeUnknown):
 
 class StartupError(Exception):
     """The node cannot start; the message is the one sentence its operator reads."""
+
+
+class Removed(StartupError):
+    """The node is no member any more, and stops."""
 
 
 class DatabaseDamaged(StartupError):

@@ -13,7 +13,7 @@ import contextlib
 from typing import Self
 
 from jobguard_store.answers import Answer, Header, LeaseStatus, NodeStatus
-from jobguard_store.cluster import MemberInfo
+from jobguard_store.cluster import new_member_id
 from jobguard_store.config import NodeConfig
 from jobguard_store.errors import (
     BadTransferee,
@@ -28,7 +28,8 @@ from jobguard_store.history import is_historic
 from jobguard_store.machine.commands import Command, Range, Txn
 from jobguard_store.machine.results import HistoricRange, TxnResult
 from jobguard_store.machine.txn import check_revision
-from jobguard_store.peer_messages import Question
+from jobguard_store.members import MemberInfo
+from jobguard_store.peer_messages import Question, Step
 from jobguard_store.raft import NotLeader, TransferRefused
 from jobguard_store.replica import Replica
 from jobguard_store.storage.hashkv import Hash
@@ -119,6 +120,11 @@ class Node:
         """The local view; call read_barrier() first for a linearizable one."""
         return self._replica.members.list()
 
+    @property
+    def is_learner(self) -> bool:
+        member = self._replica.members.configuration.member(self._replica.identity.member_id)
+        return member is not None and not member.voter
+
     def status(self) -> NodeStatus:
         replica, raft = self._replica, self._replica.raft
         errors = [] if self.has_leader else [NoLeader.text]
@@ -132,7 +138,29 @@ class Node:
             raft_term=replica.durable_term,
             applied_index=replica.applied_index,
             errors=tuple(errors),
+            is_learner=self.is_learner,
         )
+
+    # --- members ----------------------------------------------------------------------------------
+
+    async def add_member(self, peer_urls: tuple[str, ...], *, is_learner: bool) -> int:
+        """Its id. One that is to vote begins as a learner, and is promoted once it has caught up.
+
+        All four raise ReconfigurationRefused or MemberNotFound, and return once it is so, and known here.
+        """
+        member = new_member_id()
+        step = Step.ADD_LEARNER if is_learner else Step.ADD
+        await self._replica.reconfigure(step, member, peer_urls=peer_urls)
+        return member
+
+    async def promote_member(self, member: int) -> None:
+        await self._replica.reconfigure(Step.PROMOTE, member)
+
+    async def remove_member(self, member: int) -> None:
+        await self._replica.reconfigure(Step.REMOVE, member)
+
+    async def move_member(self, member: int, peer_urls: tuple[str, ...]) -> None:
+        await self._replica.reconfigure(Step.MOVE, member, peer_urls=peer_urls)
 
     # --- writes -----------------------------------------------------------------------------------
 

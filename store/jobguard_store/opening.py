@@ -1,6 +1,6 @@
 """A member's file, opened: who it is, what it knows, and the thread that will write it.
 
-Place in the house   replica -> opening -> writer, storage.database, cluster
+Place in the house   replica -> opening -> writer, storage.database, cluster, joining
 Takes                the flags
 Gives                Opened, or a StartupError of one sentence with nothing left open
 Never                lets flags and file disagree about the cluster or the member
@@ -11,8 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jobguard_store.cluster import check_same_cluster, identity_from
-from jobguard_store.config import NodeConfig
+from jobguard_store.config import NEW, NodeConfig
 from jobguard_store.errors import StartupError
+from jobguard_store.joining import join
 from jobguard_store.storage.database import Database, Identity, Loaded
 from jobguard_store.writer import Writer
 
@@ -33,10 +34,13 @@ async def open_file(config: NodeConfig) -> Opened:
         loaded = await writer.call(database.load)
         if loaded.expelled is not None:
             raise StartupError(loaded.expelled)
-        identity = loaded.identity or identity_from(config)
-        if loaded.identity is None:
-            await writer.call(lambda: database.found(identity))
-        check_same_cluster(identity, identity_from(config), config)
+        identity = loaded.identity
+        if identity is None:
+            identity = found = (
+                identity_from(config) if config.initial_cluster_state == NEW else await join(config)
+            )
+            await writer.call(lambda: database.found(found))
+        check_same_cluster(identity, config)
     except BaseException:
         await writer.stop(database.close if database is not None else None)
         raise

@@ -33,7 +33,7 @@ class Hello:
     """First frame of a connection, from the one who dialled.
 
     `disk` is a number drawn when the sender's file was made, `boot` the durable count of its starts, `nonce`
-    names this one of them.
+    names this one of them. At `peer_urls` it is dialled by a receiver whose log does not name it yet.
     """
 
     cluster_id: int
@@ -42,8 +42,8 @@ class Hello:
     boot: int
     nonce: int
     name: str
-    client_urls: tuple[str, ...] = ()
     disk: int = 0
+    peer_urls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +90,19 @@ class Whole:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
     """The receiver lives by the state, or by a later one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WhoIsThere:
+    """Asked by a node that has been added and has no id yet, in place of an introduction."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roster:
+    """Its answer: the configuration that the sender has applied, as raft.configuration spells it."""
+
+    cluster_id: int
+    configuration: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,11 +170,53 @@ class Told:
     granted: int = 0
 
 
-PeerMessage = Message | Forward | ForwardRefused | Ask | Told
+class Step(IntEnum):
+    """What is to change about a member. ADD: it is to vote once it has caught up."""
+
+    ADD = 0
+    ADD_LEARNER = 1
+    PROMOTE = 2
+    REMOVE = 3
+    MOVE = 4  # to other peer URLs
+    INTRODUCE = 5  # its own name and client URLs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconfigure:
+    """A change of the members, for the leader of `term`, and for no other term."""
+
+    sender: int
+    to: int
+    term: int
+    sequence: int
+    step: Step
+    member: int
+    peer_urls: tuple[str, ...] = ()
+    name: str = ""
+    client_urls: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconfigured:
+    """Appended at `index`, in the term it was meant for; or not at all, and `refusal` says why.
+
+    With neither the next leader is to be asked.
+    """
+
+    sender: int
+    to: int
+    sequence: int
+    index: int = 0
+    refusal: str = ""
+
+
+PeerMessage = Message | Forward | ForwardRefused | Ask | Told | Reconfigure | Reconfigured
 
 # Type codes on the wire: Raft's own from 0, ours from 64, the handshake's from 128. Only ever added to.
 CODES: dict[int, type] = {
     **dict(enumerate(MESSAGES)),
-    **dict(enumerate((Forward, ForwardRefused, Ask, Told), start=64)),
-    **dict(enumerate((Hello, Welcome, Unwelcome, Delivery, Part, Whole, Taken), start=128)),
+    **dict(enumerate((Forward, ForwardRefused, Ask, Told, Reconfigure, Reconfigured), start=64)),
+    **dict(
+        enumerate((Hello, Welcome, Unwelcome, Delivery, Part, Whole, Taken, WhoIsThere, Roster), start=128)
+    ),
 }

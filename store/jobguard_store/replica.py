@@ -24,16 +24,16 @@ from typing import Any, Self
 
 from jobguard_store.applier import Applier
 from jobguard_store.arrivals import Arrivals
-from jobguard_store.cluster import Members, life_of
 from jobguard_store.config import NodeConfig, address
 from jobguard_store.courier import Courier
 from jobguard_store.departures import Departures
-from jobguard_store.errors import ServerStopped, StartupError
+from jobguard_store.errors import Removed, ServerStopped, StartupError
 from jobguard_store.history import History
 from jobguard_store.journal import Journal
 from jobguard_store.lessor import Lessor
 from jobguard_store.machine.commands import Command, ExpireLease, GrantLease, Origin, decode, encode
 from jobguard_store.machine.results import Applied
+from jobguard_store.members import Members, about, founders, life_of, was_removed
 from jobguard_store.opening import Opened, open_file
 from jobguard_store.peer_messages import (
     REFUSED,
@@ -43,14 +43,20 @@ from jobguard_store.peer_messages import (
     Hello,
     PeerMessage,
     Question,
+    Reconfigure,
+    Reconfigured,
+    Roster,
+    Step,
     Told,
     Unwelcome,
 )
 from jobguard_store.proposals import Proposals
 from jobguard_store.questions import Questions
+from jobguard_store.raft import NOBODY, Configuration
 from jobguard_store.raft.core import Raft, Role
 from jobguard_store.raft.messages import EntryKind, Ready, Snapshot, SnapshotOffer
 from jobguard_store.reads import Reads
+from jobguard_store.reconfiguring import Reconfiguring
 from jobguard_store.storage.damage import DiskFull
 from jobguard_store.storage.snapshot import Staged
 from jobguard_store.transport import Transport
@@ -96,11 +102,10 @@ class Replica:
 
         self.raft = Raft(
             node_id=self._me,
-            voters=[member.id for member in identity.initial_members],
             hard_state=loaded.hard_state,
             entries=loaded.entries,
             base=loaded.base,
-            configuration=loaded.configuration,
+            configuration=loaded.configuration or founders(identity),
             applied_index=loaded.applied_index,
             election_ticks=config.election_ticks,
             random=random.Random(secrets.randbits(64)),
@@ -110,7 +115,8 @@ class Replica:
         tail = Tail(self.machine.revision)
         self.history = History(database, self.machine, tail)
         self.watchers = Watchers(self.history, tail)
-        self.members = Members(identity, config, loaded.lives)
+        self.members = Members(self.raft.snapshot_at(loaded.applied_index).configuration, loaded.lives)
+        self._in_touch_with = NOBODY
         self._meeting = asyncio.Lock()
         self._journal = Journal(database, writer, on_durable=self._durable)
         writer.begin(
@@ -127,15 +133,20 @@ class Replica:
         )
         self._reads = Reads(boot=self._boot, leader_wait_s=leader_wait_s, timeout_s=timeout_s)
         self._questions = Questions(boot=self._boot, leader_wait_s=leader_wait_s, timeout_s=timeout_s)
+        self._reconfiguring = Reconfiguring(
+            self.raft, self._courier.post, boot=self._boot, leader_wait_s=leader_wait_s, timeout_s=timeout_s
+        )
         self._applier = Applier(
             machine=self.machine,
             journal=self._journal,
             watchers=self.watchers,
             lessor=self._lessor,
             proposals=self._proposals,
+            reconfiguring=self._reconfiguring,
             lead_in=self._lead_in,
             on_compacted=lambda: self._in_background(self._journal.sweep()),
             applied_index=loaded.applied_index,
+            on_configuration=self._configured,
         )
         self._departures = Departures(
             database,
@@ -165,8 +176,8 @@ class Replica:
             boot=self._boot,
             nonce=secrets.randbits(63),
             name=self.identity.name,
-            client_urls=self.config.advertise_client_urls,
             disk=disk,
+            peer_urls=self.config.initial_advertise_peer_urls,
         )
         return Transport(
             hello,
@@ -177,6 +188,9 @@ class Replica:
             on_failed=self.fail,
             on_hello=self._meet,
             on_delivery=self._arrivals.receive,
+            roster=lambda: Roster(
+                cluster_id=self.identity.cluster_id, configuration=self.members.configuration.encode()
+            ),
         )
 
     # --- from the node ----------------------------------------------------------------------------
@@ -225,6 +239,13 @@ class Replica:
                     over.set_result(None)
             self._transfers.clear()
 
+    async def reconfigure(self, step: Step, member: int, *, peer_urls: tuple[str, ...] = ()) -> None:
+        """Change the members. Returns once the change is in force, and applied here."""
+        self.check_running()
+        future = self._reconfiguring.ask(step, member, peer_urls=peer_urls)
+        self._schedule()
+        await future
+
     async def ask(self, question: Question, lease_id: int) -> Told:
         self.check_running()
         future = self._questions.put(question, lease_id, self._loop.time())
@@ -260,9 +281,11 @@ class Replica:
                 self._refuse_forwards()
                 if self.raft.leader is not None:
                     self._follow(self.raft.leader)
+            self._reconfiguring.turn()
             if self.raft.has_ready():
                 self._carry_out(self.raft.ready())
             self._drop_what_is_not_needed()
+            self._keep_in_touch()
             self._transport.flush()
             self._note_transfers()
             if self.raft.has_ready():
@@ -357,6 +380,33 @@ class Replica:
     def _refuse(self, forward: Forward) -> None:
         self._courier.post(ForwardRefused(sender=self._me, to=forward.sender, sequences=forward.sequences))
 
+    # --- who is in the cluster --------------------------------------------------------------------
+
+    def _keep_in_touch(self) -> None:
+        """With whom the log names, committed or not: that may take the word of one who is new."""
+        if self.raft.configuration is not self._in_touch_with:
+            self._in_touch_with = self.raft.configuration
+            others = (member for member in self._in_touch_with.members if member.id != self._me)
+            urls = {member.id: about(member).peer_urls for member in others}
+            self._transport.follow({member: tuple(map(address, each)) for member, each in urls.items()})
+
+    def _configured(self, configuration: Configuration) -> None:
+        """It is committed, so for good. Who was removed hears so from the leader, or else from us."""
+        gone = set(configuration.removed).difference(self.members.configuration.removed)
+        self.members.configuration = configuration
+        for member in gone:
+            self._loop.call_later(self.config.election_s, self._transport.banish, member)
+        if self._me in gone:
+            self._in_background(self._leave())
+
+    async def _leave(self) -> None:
+        """Nothing is torn down yet: who asked for it at this very member is still to be told."""
+        reason = f"{was_removed(self._me)}."
+        with contextlib.suppress(DiskFull):
+            await self._journal.expel(reason)
+        if not self.failure.done():
+            self.failure.set_result(Removed(reason))
+
     # --- a Ready, in its order --------------------------------------------------------------------
 
     def _carry_out(self, ready: Ready) -> None:
@@ -434,6 +484,7 @@ class Replica:
         if self._ended:
             return
         self._applier.skip_to(name.last, staged.machine)
+        self._configured(name.configuration)
         self._trimming.begin(name.last.index)
         self.raft.persisted(name.last)
         self._adopting = False
@@ -479,6 +530,8 @@ class Replica:
                 self._forwarded.append(message)
             case ForwardRefused():
                 self._proposals.refused(message.sequences)
+            case Reconfigure() | Reconfigured():
+                self._reconfiguring.receive(message)
             case Ask() if self.raft.role is Role.LEADER:
                 self._reads.asked(message)
             case Ask():
@@ -545,6 +598,10 @@ class Replica:
             self._expire_leases(now)
             self._hand_over_for_lack_of_space()
             self._trim_log()
+            self._reconfiguring.tick(now)
+            self._reconfiguring.introduce(self.identity.name, self.config.advertise_client_urls)
+            if self.raft.accepts_proposals:
+                self._reconfiguring.promote_who_caught_up()
         except BaseException as error:  # noqa: BLE001 - it ends the process
             self.fail(error)
         self._ticks += 1
@@ -615,13 +672,18 @@ class Replica:
 
     async def _join(self) -> None:
         """Meet the peers and let time begin. Alone there is nobody to wait for: lead at once."""
-        peers = [member for member in self.identity.initial_members if member.id != self._me]
-        if peers:
+        if self._me in self.members.configuration.removed:
+            raise StartupError(f"{was_removed(self._me)}.")
+        alone = self.raft.configuration.ids == (self._me,)
+        try:
             await self._transport.listen([address(url) for url in self.config.listen_peer_urls])
-            self._transport.dial({peer.id: tuple(address(url) for url in peer.peer_urls) for peer in peers})
-        else:
-            while self.raft.role is Role.FOLLOWER:
-                self.raft.tick()
+        except StartupError as error:
+            if not alone:
+                raise
+            log.warning("%s So no member can be added.", error)
+        while self.raft.configuration.voters == (self._me,) and self.raft.role is Role.FOLLOWER:
+            self.raft.tick()
+        self._keep_in_touch()
         self._in_background(self._journal.sweep())
         self._in_background(self._journal.trim())
         self._tick()
@@ -645,6 +707,7 @@ class Replica:
         self._proposals.stop()
         self._reads.stop()
         self._questions.stop()
+        self._reconfiguring.stop()
         for over in self._transfers:
             over.cancel()
         if self._arrived is not None:

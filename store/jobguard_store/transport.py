@@ -22,9 +22,19 @@ from typing import Any, cast
 
 import msgspec
 
-from jobguard_store.config import Address
+from jobguard_store.config import Address, parse_urls
+from jobguard_store.config import address as address_of
 from jobguard_store.errors import StartupError
-from jobguard_store.peer_messages import CODES, Delivery, Hello, PeerMessage, Unwelcome, Welcome
+from jobguard_store.peer_messages import (
+    CODES,
+    Delivery,
+    Hello,
+    PeerMessage,
+    Roster,
+    Unwelcome,
+    Welcome,
+    WhoIsThere,
+)
 
 log = logging.getLogger("jobguard_store.transport")
 
@@ -167,6 +177,9 @@ class Inbound(Frames):
                 raise BadFrame(f"a message in the name of another member than {self.peer:x}")
             self.house.on_message(message)
             return
+        if isinstance(message, WhoIsThere) and self.stream is not None:
+            self.stream.write(encode_frame(self.house.roster()))
+            return
         if not isinstance(message, Hello | Delivery) or self._introduction is not None:
             raise BadFrame("no introduction")
         work = self._introduce(message) if isinstance(message, Hello) else self._receive(message)
@@ -178,7 +191,7 @@ class Inbound(Frames):
         if await self._is_welcome(hello):
             self.peer = hello.sender
             self.frame_bytes_max = FRAME_BYTES_MAX
-            self.house.introduced(self, hello.sender)
+            self.house.introduced(self, hello)
             self.stream.write(encode_frame(Welcome(sender=self.house.hello.sender)))
 
     async def _is_welcome(self, hello: Hello) -> bool:
@@ -316,7 +329,7 @@ class Peer:
             async with asyncio.timeout(HANDSHAKE_S):
                 await loop.create_connection(lambda: connection, address.host, address.port)
                 return await connection.welcomed
-        except (OSError, TimeoutError):
+        except (OSError, TimeoutError, UnicodeError):  # the last from a host name that cannot be one
             return UNREACHABLE
 
     def _refused(self, refusal: Unwelcome) -> None:
@@ -330,7 +343,7 @@ class Peer:
 
 
 class Transport:
-    """All of one node's connections to its peers."""
+    """All of one node's connections: to the members, and back to whom we do not know and who dialled us."""
 
     def __init__(
         self,
@@ -343,6 +356,7 @@ class Transport:
         on_failed: Callable[[BaseException], None],
         on_hello: Callable[[Hello], Awaitable[Unwelcome | None]],
         on_delivery: Callable[[Delivery, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+        roster: Callable[[], Roster],
     ) -> None:
         self.hello = hello
         self.on_message = on_message
@@ -352,6 +366,8 @@ class Transport:
         self.on_failed = on_failed
         self.on_delivery = on_delivery
         self._on_hello = on_hello
+        self.roster = roster
+        self._members: Mapping[int, tuple[Address, ...]] = {}
         self._peers: dict[int, Peer] = {}
         self._inbound: dict[int, Inbound] = {}
         self.accepted: set[Inbound] = set()
@@ -368,17 +384,37 @@ class Transport:
                 ) from None
             self._servers.append(server)
 
-    def dial(self, peers: Mapping[int, tuple[Address, ...]]) -> None:
-        self._peers = {member: Peer(self, member, addresses) for member, addresses in peers.items()}
+    def follow(self, members: Mapping[int, tuple[Address, ...]]) -> None:
+        """Dial these. Who is none of them any more stays connected for as long as it keeps its connection."""
+        self._members = members
+        for member, addresses in members.items():
+            self._dial(member, addresses)
+        for member in self._peers.keys() - members.keys() - self._inbound.keys():
+            self._peers.pop(member).close()
+
+    def _dial(self, member: int, addresses: tuple[Address, ...]) -> None:
+        peer = self._peers.get(member)
+        if peer is None or peer.addresses != addresses:
+            self._peers[member] = Peer(self, member, addresses)
+            if peer is not None:
+                peer.close()
+
+    def banish(self, member: int) -> None:
+        """Close what it dialled; on_hello has a word for it when it dials again."""
+        if member in self._inbound:
+            self._inbound[member].close()
 
     def addresses(self, member: int) -> tuple[Address, ...]:
-        return self._peers[member].addresses
+        peer = self._peers.get(member)
+        return peer.addresses if peer is not None else ()
 
     def post(self, message: PeerMessage) -> bool:
-        return self._peers[message.to].post(message)
+        peer = self._peers.get(message.to)
+        return peer is not None and peer.post(message)
 
     def reaches(self, member: int) -> bool:
-        return self._peers[member].welcomed
+        peer = self._peers.get(member)
+        return peer is not None and peer.welcomed
 
     def flush(self) -> None:
         for peer in self._peers.values():
@@ -396,11 +432,17 @@ class Transport:
             return Unwelcome(reason=f"cluster id {hello.cluster_id:x} is not ours, {ours.cluster_id:x}")
         if hello.to != ours.sender:
             return Unwelcome(reason=f"it looks for member {hello.to:x}, this is {ours.sender:x}")
-        if hello.sender not in self._peers:
-            return Unwelcome(reason=f"member id {hello.sender:x} is not of this cluster")
+        if hello.sender not in self._members:
+            try:
+                parse_urls("its peer URLs", ",".join(hello.peer_urls))
+            except StartupError as error:
+                return Unwelcome(reason=f"it cannot be answered: {error}")
         return await self._on_hello(hello)
 
-    def introduced(self, connection: Inbound, peer: int) -> None:
+    def introduced(self, connection: Inbound, hello: Hello) -> None:
+        peer = hello.sender
+        if peer not in self._members:
+            self._dial(peer, tuple(map(address_of, hello.peer_urls)))
         older = self._inbound.get(peer)
         self._inbound[peer] = connection
         if older is not None:
@@ -411,6 +453,8 @@ class Transport:
         peer = connection.peer
         if peer is not None and self._inbound.get(peer) is connection:
             del self._inbound[peer]
+            if peer not in self._members:
+                self._peers.pop(peer).close()
             self.on_lost(peer)
 
     def close(self) -> None:

@@ -26,6 +26,7 @@ from tests.messages import (
     txn,
     txn_op,
 )
+from tests.stores import eventually
 
 
 @pytest.fixture
@@ -175,6 +176,7 @@ def test_leases(gateway: Gateway, header: Any) -> None:
 
 def test_members_and_status(gateway: Gateway, header: Any) -> None:
     local = {name: value for name, value in header(0).items() if name != "revision"}
+    eventually(lambda: gateway.ok("/v3/cluster/member/list")["members"][0].get("clientURLs"))
     listed = gateway.ok("/v3/cluster/member/list")
     assert listed["header"] == local
     (member,) = listed["members"]

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from jobguard_store.cluster import Members, identity_from
+from jobguard_store.cluster import identity_from
 from jobguard_store.config import NodeConfig
+from jobguard_store.members import Members, founders
 from jobguard_store.peer_messages import Hello
 from jobguard_store.storage.lives import Life
 
@@ -27,7 +28,7 @@ HELLO = Hello(cluster_id=1, sender=2, to=1, boot=3, nonce=9, name="s2", disk=5)
     ],
 )
 def test_what_a_life_must_follow(hello: Hello, welcome: bool) -> None:
-    members = Members(identity_from(CONFIG), CONFIG, {2: KNOWN})
+    members = Members(founders(identity_from(CONFIG)), {2: KNOWN})
     refusal = members.refusal(hello)
     assert (refusal is None) is welcome
     if refusal is not None:
@@ -37,7 +38,7 @@ def test_what_a_life_must_follow(hello: Hello, welcome: bool) -> None:
 
 
 def test_whoever_comes_first_is_new_and_then_known() -> None:
-    members = Members(identity_from(CONFIG), CONFIG, {})
+    members = Members(founders(identity_from(CONFIG)), {})
     assert members.refusal(HELLO) is None
     assert not members.knows(HELLO)
     members.met(HELLO)

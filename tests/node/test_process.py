@@ -76,7 +76,9 @@ def test_an_error_nobody_expected_ends_the_process(tmp_path: Path) -> None:
 
 def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
     with process(tmp_path) as (_, url, _output):
-        code, said = refused("--data-dir", str(tmp_path / "other"), "--listen-client-urls", url)
+        peer_url = f"http://127.0.0.1:{free_ports(1)[0]}"
+        other = ["--data-dir", str(tmp_path / "other"), "--listen-peer-urls", peer_url]
+        code, said = refused(*other, "--listen-client-urls", url)
     assert code == 1
     assert sentence(said).startswith(f"Error: --listen-client-urls {url}: ")
 

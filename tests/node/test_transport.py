@@ -1,6 +1,7 @@
 """Streams between peers: framing, introductions, losses."""
 
 import asyncio
+import dataclasses
 import logging
 from dataclasses import replace
 from typing import Any
@@ -10,7 +11,16 @@ import pytest
 from jobguard_store import transport as module
 from jobguard_store.config import Address
 from jobguard_store.errors import StartupError
-from jobguard_store.peer_messages import CODES, Delivery, Forward, ForwardRefused, Hello, Unwelcome, Welcome
+from jobguard_store.peer_messages import (
+    CODES,
+    Delivery,
+    Forward,
+    ForwardRefused,
+    Hello,
+    Roster,
+    Unwelcome,
+    Welcome,
+)
 from jobguard_store.raft.messages import MESSAGES, AppendEntries, Entry, EntryId, EntryKind
 from jobguard_store.transport import Frames, Transport, encode_frame
 from tests.node.members import eventually, run
@@ -22,13 +32,22 @@ CLUSTER = 99
 class House:
     """A transport and what it told."""
 
-    def __init__(self, member: int, *, cluster: int = CLUSTER, refusal: Unwelcome | None = None) -> None:
+    def __init__(
+        self,
+        member: int,
+        *,
+        cluster: int = CLUSTER,
+        refusal: Unwelcome | None = None,
+        peer_urls: tuple[str, ...] = (),
+    ) -> None:
         self.messages: list[Any] = []
         self.lost: list[int] = []
         self.reachable: list[int] = []
         self.expelled: list[str] = []
         self.failed: list[BaseException] = []
-        hello = Hello(cluster_id=cluster, sender=member, to=0, boot=1, nonce=1, name=f"s{member}")
+        hello = Hello(
+            cluster_id=cluster, sender=member, to=0, boot=1, nonce=1, name=f"s{member}", peer_urls=peer_urls
+        )
         self.transport = Transport(
             hello,
             on_message=self.messages.append,
@@ -38,6 +57,7 @@ class House:
             on_failed=self.failed.append,
             on_hello=self.meet,
             on_delivery=self.receive,
+            roster=lambda: Roster(cluster_id=cluster, configuration=b""),
         )
         self.refusal = refusal
 
@@ -62,7 +82,7 @@ class Pair:
         house = self.houses[member].transport
         await house.listen([self.where[member]])
         other = 3 - member
-        house.dial({other: (self.where[other],)})
+        house.follow({other: (self.where[other],)})
 
     async def __aenter__(self) -> "Pair":
         await self.open(1)
@@ -128,6 +148,8 @@ def test_codes_are_a_format_for_ever() -> None:
         65: "ForwardRefused",
         66: "Ask",
         67: "Told",
+        68: "Reconfigure",
+        69: "Reconfigured",
         128: "Hello",
         129: "Welcome",
         130: "Unwelcome",
@@ -135,6 +157,8 @@ def test_codes_are_a_format_for_ever() -> None:
         132: "Part",
         133: "Whole",
         134: "Taken",
+        135: "WhoIsThere",
+        136: "Roster",
     }
 
 
@@ -197,16 +221,34 @@ def test_strangers_are_refused_and_both_sides_say_why(
         run(story())
 
 
-def test_a_member_that_is_not_of_the_cluster_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+def test_one_that_the_log_does_not_name_yet_is_heard_and_answered_for_as_long_as_it_is_there() -> None:
+    async def story() -> None:
+        ports = free_ports(2)
+        where = {number: Address("127.0.0.1", port) for number, port in zip((1, 5), ports, strict=True)}
+        one, newcomer = House(1), House(5, peer_urls=(f"http://127.0.0.1:{ports[1]}",))
+        for number, house in ((1, one), (5, newcomer)):
+            await house.transport.listen([where[number]])
+        newcomer.transport.follow({1: (where[1],)})
+        await eventually(lambda: one.transport.reaches(5))
+        assert one.transport.post(dataclasses.replace(append(5, 1), sender=1))
+        one.transport.flush()
+        await eventually(lambda: newcomer.messages)
+        newcomer.transport.close()
+        await eventually(lambda: one.lost)
+        assert not one.transport.reaches(5)
+        one.transport.close()
+        await asyncio.sleep(0.01)
+
+    run(story())
+
+
+def test_one_that_cannot_be_answered_is_refused(caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:
         one, stranger = House(1), House(5)
-        ports = free_ports(2)
+        ports = free_ports(1)
         await one.transport.listen([Address("127.0.0.1", ports[0])])
-        one.transport.dial({2: (Address("127.0.0.1", ports[1]),)})
-        stranger.transport.dial({1: (Address("127.0.0.1", ports[0]),)})
-        await eventually(
-            lambda: any("member id 5 is not of this cluster" in text for text in caplog.messages)
-        )
+        stranger.transport.follow({1: (Address("127.0.0.1", ports[0]),)})
+        await eventually(lambda: any("it cannot be answered" in text for text in caplog.messages))
         one.transport.close()
         stranger.transport.close()
         await asyncio.sleep(0.01)

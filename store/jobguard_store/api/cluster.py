@@ -9,6 +9,8 @@ from jobguard import wire
 from jobguard.wire import int64
 from jobguard_store.api.exchange import decode
 from jobguard_store.api.shapes import Body, header
+from jobguard_store.config import parse_urls
+from jobguard_store.errors import BadMemberURLs, StartupError
 
 if TYPE_CHECKING:
     from jobguard_store.node import Node
@@ -22,7 +24,43 @@ async def member_list(node: "Node", body: bytes) -> Body:
     request = decode(body, wire.MemberListRequest)
     if request.linearizable:
         await node.read_barrier()
-    members = tuple(
+    return wire.encode(wire.MemberListResponse(header=header(node, revision=0), members=_members(node)))
+
+
+async def member_add(node: "Node", body: bytes) -> Body:
+    request = decode(body, wire.MemberAddRequest)
+    urls = _peer_urls(request.peerURLs)
+    added = await node.add_member(urls, is_learner=request.isLearner)
+    members = _members(node)
+    unless_gone = wire.Member(ID=int64(added), peerURLs=urls)
+    member = next((each for each in members if int(each.ID) == added), unless_gone)
+    return wire.encode(
+        wire.MemberAddResponse(header=header(node, revision=0), member=member, members=members)
+    )
+
+
+async def member_remove(node: "Node", body: bytes) -> Body:
+    await node.remove_member(int(decode(body, wire.MemberRemoveRequest).ID))
+    return _changed(node)
+
+
+async def member_promote(node: "Node", body: bytes) -> Body:
+    await node.promote_member(int(decode(body, wire.MemberPromoteRequest).ID))
+    return _changed(node)
+
+
+async def member_update(node: "Node", body: bytes) -> Body:
+    request = decode(body, wire.MemberUpdateRequest)
+    await node.move_member(int(request.ID), _peer_urls(request.peerURLs))
+    return _changed(node)
+
+
+def _changed(node: "Node") -> bytes:
+    return wire.encode(wire.MemberChangeResponse(header=header(node, revision=0), members=_members(node)))
+
+
+def _members(node: "Node") -> tuple[wire.Member, ...]:
+    return tuple(
         [
             wire.Member(
                 ID=int64(member.id),
@@ -34,7 +72,13 @@ async def member_list(node: "Node", body: bytes) -> Body:
             for member in node.members()
         ]
     )
-    return wire.encode(wire.MemberListResponse(header=header(node, revision=0), members=members))
+
+
+def _peer_urls(urls: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return parse_urls("peerURLs", ",".join(urls))
+    except StartupError:
+        raise BadMemberURLs from None
 
 
 async def transfer_leadership(node: "Node", body: bytes) -> Body:
@@ -72,5 +116,6 @@ async def status(node: "Node", body: bytes) -> Body:
             raftAppliedIndex=int64(now.applied_index),
             errors=now.errors,
             dbSizeInUse=int64(now.db_size_in_use),
+            isLearner=now.is_learner,
         )
     )

@@ -26,9 +26,11 @@ from jobguard_store.errors import (
     NoSpace,
     NotTheLeader,
     OutcomeUnknown,
+    ReconfigurationRefused,
     ServerStopped,
     StoreError,
     TooManyRequests,
+    UnhealthyCluster,
 )
 
 
@@ -49,6 +51,7 @@ _CODE: dict[type[Exception], GrpcCode] = {
     LeaseNotFound: GrpcCode.NOT_FOUND,
     MemberNotFound: GrpcCode.NOT_FOUND,
     LeaseExists: GrpcCode.FAILED_PRECONDITION,
+    ReconfigurationRefused: GrpcCode.FAILED_PRECONDITION,
     NotTheLeader: GrpcCode.FAILED_PRECONDITION,
     BadTransferee: GrpcCode.FAILED_PRECONDITION,
     LeaseTTLTooLarge: GrpcCode.OUT_OF_RANGE,
@@ -57,6 +60,7 @@ _CODE: dict[type[Exception], GrpcCode] = {
     NoSpace: GrpcCode.RESOURCE_EXHAUSTED,
     TooManyRequests: GrpcCode.RESOURCE_EXHAUSTED,
     MessageTooLarge: GrpcCode.RESOURCE_EXHAUSTED,
+    UnhealthyCluster: GrpcCode.UNAVAILABLE,
     NoLeader: GrpcCode.UNAVAILABLE,
     LeaderChanged: GrpcCode.UNAVAILABLE,
     ServerStopped: GrpcCode.UNAVAILABLE,

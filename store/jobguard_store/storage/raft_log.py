@@ -13,7 +13,7 @@ from zlib import crc32
 from sqlalchemy import Connection, delete, func, select
 
 from jobguard_store.raft.messages import Entry, EntryId, EntryKind
-from jobguard_store.storage.damage import Damage
+from jobguard_store.storage.damage import Damage, Newer
 from jobguard_store.storage.tables import insert_rows, log
 
 
@@ -32,7 +32,7 @@ def append(tx: Connection, entries: Sequence[Entry], last_index: int) -> None:
 
 
 def load(tx: Connection, base: EntryId) -> list[Entry]:
-    """The whole log after `base`. Raises Damage for what cannot be one.
+    """The whole log after `base`. Raises Damage for what cannot be one, Newer.
 
     Rows up to `base` may still be there: `trim` removes them, and need not have come to its end.
     """
@@ -47,7 +47,7 @@ def load(tx: Connection, base: EntryId) -> list[Entry]:
             raise Damage(f"log entry {index} is not what was written")
         if term < before.term:
             raise Damage(f"log entry {index} is of an earlier term than the one before it")
-        entries.append(entry._replace(kind=EntryKind(kind)))
+        entries.append(entry._replace(kind=_known(index, kind)))
         before = entry.id
     return entries
 
@@ -59,6 +59,13 @@ def trim(tx: Connection, base_index: int, rows: int) -> bool:
         return False
     tx.execute(delete(log).where(log.c.index <= min(base_index, first + rows - 1)))
     return True
+
+
+def _known(index: int, kind: int) -> EntryKind:
+    try:
+        return EntryKind(kind)
+    except ValueError:
+        raise Newer(f"log entry {index} is of an unknown kind, {kind}") from None
 
 
 def checksum(entry: Entry) -> int:
