@@ -12,7 +12,7 @@ from jobguard_store import arrivals
 from jobguard_store.arrivals import Arrivals
 from jobguard_store.config import Address
 from jobguard_store.errors import ServerStopped
-from jobguard_store.peer_messages import Delivery, Hello, Part, Taken, Unwelcome, Welcome, Whole
+from jobguard_store.peer_messages import Delivery, Hello, Part, Roster, Taken, Unwelcome, Welcome, Whole
 from jobguard_store.raft.configuration import Configuration
 from jobguard_store.raft.messages import EntryId, Snapshot, SnapshotOffer
 from jobguard_store.storage.snapshot import Staged
@@ -58,6 +58,7 @@ class Receiver:
             on_failed=self.failed.append,
             on_hello=self._meet,
             on_delivery=self.arrivals.receive,
+            roster=lambda: Roster(cluster_id=CLUSTER, configuration=b""),
         )
 
     async def _take(self, staged: Staged, _offer: SnapshotOffer) -> None:
@@ -103,7 +104,7 @@ def story(folder: Path, told: Callable[[Receiver], Awaitable[None]]) -> None:
     async def with_a_receiver() -> None:
         receiver = Receiver(folder)
         await receiver.transport.listen([receiver.address])
-        receiver.transport.dial({2: (Address("127.0.0.1", 1),)})
+        receiver.transport.follow({2: (Address("127.0.0.1", 1),)})
         try:
             await told(receiver)
         finally:

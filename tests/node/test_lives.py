@@ -44,3 +44,11 @@ def test_whoever_comes_first_is_new_and_then_known() -> None:
     members.met(HELLO)
     assert members.knows(HELLO)
     assert not members.knows(replace(HELLO, boot=4))
+
+
+def test_one_that_was_removed_is_turned_away_for_good() -> None:
+    configuration = replace(founders(identity_from(CONFIG)), removed=(2,))
+    refusal = Members(configuration, {2: KNOWN}).refusal(replace(HELLO, boot=4, nonce=1))
+    assert refusal is not None
+    assert refusal.fatal
+    assert "was removed from the cluster" in refusal.reason

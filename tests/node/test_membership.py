@@ -99,6 +99,8 @@ def test_one_that_is_to_vote_does_so_by_itself_once_it_is_there_and_costs_nobody
         async with members(tmp_path, size=1) as cluster:
             config = newcomer(cluster, tmp_path, "s2")
             await put(cluster[0], "a", "1")
+            with pytest.raises(NotEnoughStartedMembers):
+                await soon(cluster[0].remove_member(cluster[0].header().member_id))
             added = await soon(cluster[0].add_member(config.initial_advertise_peer_urls, is_learner=False))
             await put(cluster[0], "a", "2")
             with pytest.raises(NotEnoughStartedMembers):
