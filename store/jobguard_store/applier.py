@@ -19,7 +19,7 @@ from jobguard_store.machine.apply import Machine
 from jobguard_store.machine.commands import UnknownCommand, decode
 from jobguard_store.proposals import Proposals
 from jobguard_store.raft import Configuration
-from jobguard_store.raft.messages import Entry, EntryId, EntryKind
+from jobguard_store.raft.messages import Entry, EntryKind, Snapshot
 from jobguard_store.reconfiguring import Reconfiguring
 from jobguard_store.watchers import Watchers
 
@@ -74,14 +74,14 @@ class Applier:
                     assert_never(entry.kind)
         self.applied_index = entries[-1].index
 
-    def skip_to(self, last: EntryId, machine: Machine) -> None:
-        """A state took the place of all entries up to `last`."""
+    def skip_to(self, name: Snapshot, machine: Machine) -> None:
+        """A state took the place of all entries up to its last."""
         since = self._machine.revision
         self._machine.become(machine)
         self._watchers.skipped_to(machine.revision, since)
         self._proposals.skipped()
         self._reconfiguring.skipped()
-        self._term, self.applied_index = last.term, last.index
+        self._term, self.applied_index = name.last.term, name.last.index
 
     def _apply_command(self, entry: Entry) -> None:
         try:

@@ -55,7 +55,7 @@ class Arrivals:
         try:
             await self._receive(delivery, reader, writer)
         except (EOFError, ConnectionError, TimeoutError, BadFrame) as error:
-            log.warning("a snapshot from member %x broke off: %s", sender, error or "silence")
+            log.warning("a snapshot from member %x broke off: %s", sender, str(error) or type(error).__name__)
         except ServerStopped:
             pass
         except (_Refused, Unfit, DiskFull, OSError) as error:

@@ -54,11 +54,11 @@ class Departures:
         database: Database,
         transport: Transport,
         *,
-        name_of: Callable[[int], Snapshot],
+        name_of: Callable[[int], Snapshot | None],
         on_sent: Callable[[int, int], None],
         on_failed: Callable[[int], None],
     ) -> None:
-        """`name_of`: the name of the state after an entry that our log still has."""
+        """`name_of`: the name of the state after an entry; None when our log has forgotten it."""
         self._database = database
         self._transport = transport
         self._name_of = name_of
@@ -70,8 +70,8 @@ class Departures:
         try:
             async with self._one_at_a_time:
                 last = await self._send(offer)
-        except (OSError, EOFError, TimeoutError, BadFrame, DiskFull, _Refused) as error:
-            log.warning("member %x did not get a snapshot: %s", offer.to, error or type(error).__name__)
+        except (OSError, EOFError, TimeoutError, BadFrame, DiskFull, _Overtaken, _Refused) as error:
+            log.warning("member %x did not get a snapshot: %s", offer.to, str(error) or type(error).__name__)
             await asyncio.sleep(RETRY_S)
             self._on_failed(offer.to)
         else:
@@ -93,6 +93,8 @@ class Departures:
         copying = None
         try:
             name = self._name_of(cut.applied_index)
+            if name is None:
+                raise _Overtaken("the log was trimmed past it")
             copying = asyncio.ensure_future(asyncio.to_thread(cut.copy, name))
             await asyncio.shield(copying)
         finally:
@@ -142,6 +144,10 @@ class Departures:
                     await writer.drain()
         writer.write(encode_frame(Whole(digest=digest.digest())))
         await _expect(Taken, reader, TAKES_S)
+
+
+class _Overtaken(Exception):
+    """It has no name any more."""
 
 
 class _Refused(Exception):

@@ -151,7 +151,7 @@ class Replica:
         self._departures = Departures(
             database,
             self._transport,
-            name_of=self.raft.snapshot_at,
+            name_of=self._name_of,
             on_sent=self._snapshot_sent,
             on_failed=self._snapshot_failed,
         )
@@ -483,7 +483,7 @@ class Replica:
         await self._journal.adopt(staged, ready.hard_state)
         if self._ended:
             return
-        self._applier.skip_to(name.last, staged.machine)
+        self._applier.skip_to(name, staged.machine)
         self._configured(name.configuration)
         self._trimming.begin(name.last.index)
         self.raft.persisted(name.last)
@@ -493,6 +493,9 @@ class Replica:
         self._carry_out_writes(ready)
         self._transport.flush()
         self._schedule()
+
+    def _name_of(self, index: int) -> Snapshot | None:
+        return self.raft.snapshot_at(index) if index >= self.raft.log.base.index else None
 
     def _snapshot_sent(self, peer: int, last: int) -> None:
         self.raft.snapshot_sent(peer, last)

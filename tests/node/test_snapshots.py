@@ -224,9 +224,10 @@ def test_no_room_at_all_refuses_before_anything_is_sent(
     run(story())
 
 
-def test_writes_go_on_while_a_member_is_sent_the_state(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [1, COUNT])
+def test_writes_go_on_while_a_member_is_sent_the_state(tmp_path: Path, count: int) -> None:
     async def story() -> None:
-        async with members(tmp_path, snapshot_count=COUNT) as three:
+        async with members(tmp_path, snapshot_count=count) as three:
             follower = (await three.followers())[0]
             leader = three[await three.leader()]
             for number in range(200):

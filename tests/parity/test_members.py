@@ -1,9 +1,9 @@
 """Requests about the members, answered alike: shapes, statuses and texts, with ids and addresses named.
 
 What differs by right, so that it is not here: one that is to vote is called a learner until it has caught up,
-where etcd's cluster waits for it (one of one member stands still); to remove the last member is 400 and code 9
-as documented, where etcd 3.5.1 answers 500 and code 2; and an update leaves a learner a learner, and takes no
-address that cannot be one.
+where etcd's cluster waits for it (one of one member stands still); to remove the last member is 400 and code
+9 as documented, where etcd 3.5.1 answers 500 and code 2; and an update leaves a learner a learner, and takes
+no address that cannot be one.
 """
 
 from collections.abc import Callable, Iterator

@@ -107,7 +107,8 @@ class Links:
         with contextlib.suppress(OSError, EOFError):
             head = await reader.readexactly(FRAME.size)
             body = await reader.readexactly(FRAME.unpack(head)[0] - 1)
-            wire = self._wire((msgspec.msgpack.decode(body)["name"], to))
+            said = msgspec.msgpack.decode(body)
+            wire = self._wire((said.get("hello", said)["name"], to))  # Hello, or Delivery with one in it
             if wire.passable:
                 node = self._nodes[to]
                 there, back = await asyncio.open_connection(node.host, node.port)
