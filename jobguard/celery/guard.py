@@ -8,7 +8,7 @@ Never                starts a body without a claim, or calls an outcome "ran" th
     claim ──▶ body ──▶ returned            finish: ran
       │         ├────▶ raised              finish: failed
       │         ├────▶ asked for a retry   hand over to (n, r + 1), whose message is on its way already,
-      │         │                          whether it ended by Retry or otherwise
+      │         │                          whether it ended by Retry or otherwise, once Celery is done
       │         ├────▶ Reject(requeue)     give the claim back: the same message comes again
       │         ├────▶ Ignore              finish: ran; or hand over, when the body was replaced by one task
       │         └────▶ aborted, or flagged and returned all the same: give the claim up as lost
@@ -18,9 +18,10 @@ Never                starts a body without a claim, or calls an outcome "ran" th
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, NoReturn
 
 import msgspec
@@ -28,6 +29,7 @@ from celery import Celery
 from celery.app.task import Context
 from celery.canvas import Signature
 from celery.exceptions import Ignore, Reject, Retry
+from celery.states import RETRY
 from celery.utils.log import get_logger
 
 from jobguard import runs
@@ -48,6 +50,7 @@ logger = get_logger(__name__)
 ERROR_TEXT_MAX = 2000
 _REPLACED = "_jobguard_replaced"
 _RETRIED = "_jobguard_retried"
+_SUCCEEDED = "_jobguard_succeeded"
 
 
 class Guard:
@@ -68,7 +71,8 @@ class Guard:
             return _Execution(child, claimed, delivery).run(body)
         finally:
             # Whatever of this delivery is still in the store, nobody runs it: the parent may take it back.
-            child.tell(Running.NOTHING)
+            if not hasattr(request, _SUCCEEDED):
+                child.tell(Running.NOTHING)
 
     def on_replace(self, task: Any, request: Context, sig: Any) -> None:
         """The body hands its work to another task of the same id: that one runs under our occurrence, too.
@@ -93,6 +97,17 @@ class Guard:
                 raise NotGuarded("this process belongs to no worker that jobguard has prepared")
             child = self._child = Child(Settings.from_app(self._app), directory)
         return child
+
+
+def after_delivery(task: Any, state: str, **_: Any) -> None:
+    """Celery's task_postrun: it has stored the state and called the links. The successor may begin.
+
+    Not before: successor and predecessor share one result, and the backend reads it before it writes. A
+    successor that ended between the two was overwritten, and whoever waited for the result waited for ever.
+    """
+    hand_over = getattr(task.request, _SUCCEEDED, None)
+    if hand_over is not None:
+        hand_over(state)
 
 
 @dataclass(slots=True)
@@ -169,13 +184,16 @@ class _Execution:
 
     def _record(self, outcome: Callable[..., None], *facts: Any) -> None:
         """A body that was told to stop has no outcome of its own, however it ended: it may be too late."""
-        with without_soft_limit() if self.child.can_be_stopped() else nullcontext():
+        with self._undisturbed():
             if self.claim.armed.flagged:
                 self._give_up()
             if hasattr(self.delivery.request, _RETRIED):
                 self._hand_over(getattr(self.delivery.request, _RETRIED))
             else:
                 outcome(*facts)
+
+    def _undisturbed(self) -> AbstractContextManager[None]:
+        return without_soft_limit() if self.child.can_be_stopped() else nullcontext()
 
     def _returned(self, result: Any) -> None:
         self._finish(Verdict.RAN, result=results.kept(self.delivery.task, self.delivery.request, result))
@@ -228,6 +246,20 @@ class _Execution:
             raise LockLost(f"{self.delivery} finished, but {text}")
 
     def _hand_over(self, eta: datetime) -> None:
+        """At the end of this delivery, not now: see after_delivery."""
+        setattr(self.delivery.request, _SUCCEEDED, partial(self._be_succeeded, eta))
+
+    def _be_succeeded(self, eta: datetime, state: str) -> None:
+        try:
+            with self._undisturbed():
+                self._open_for_successor(eta)
+        except LockLost as lost:
+            if state == RETRY:  # nobody will end what is waited for
+                results.fail(self.delivery.task, self.delivery.request, lost)
+        finally:
+            self.child.tell(Running.NOTHING)
+
+    def _open_for_successor(self, eta: datetime) -> None:
         """This (n, r) is over; its successor may be delivered already and waits for exactly this."""
         attempt = msgspec.structs.replace(self.claim.attempt, outcome="retry", ended=datetime.now(UTC))
         seen = self.claim.opened

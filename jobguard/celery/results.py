@@ -3,7 +3,7 @@
 Place in the house   guard, claiming, request -> here -> celery's result backend
 Takes                a task and its request
 Gives                the result as the verdict keeps it; whether Celery needs it again
-Never                stores a result
+Never                stores what a body gave
 
 A child may die after our verdict is recorded and before Celery has stored the result, called the links and
 gone on with the chain. So the verdict keeps what those would need.
@@ -40,6 +40,11 @@ def is_settled(task: Any, request: Context) -> bool:
     if not _is_stored(task, request):
         return not _has_links(request)
     return task.backend.get_task_meta(request.id)["status"] in READY_STATES
+
+
+def fail(task: Any, request: Context, error: Exception) -> None:
+    """After Celery has stored another state: nobody will end what somebody may wait for."""
+    task.backend.mark_as_failure(request.id, error, request=request, store_result=_is_stored(task, request))
 
 
 def ignores_result(task: Any, request: Context) -> bool:

@@ -66,6 +66,20 @@ def test_a_retry_is_a_successor_and_no_duplicate(bench: Bench) -> None:
     until(lambda: bench.state(sent) == "SUCCESS", "the result of the last retry is stored")
 
 
+def test_a_retry_begins_when_celery_has_stored_that_its_predecessor_asked_for_it(bench: Bench) -> None:
+    """Both write the same result: a successor that ended before RETRY was written was overwritten for ever."""
+    bench.worker("-c", "2")
+    occurrence, gate = bench.plan("retried", "retry_slowly"), bench.gate("retry")
+    held = gate.with_name(f"{gate.name}.held")
+    sent = bench.send(occurrence, "retry_slowly", 1, str(gate))
+    until(held.exists, "the backend is about to write RETRY")
+    asked = bench.attempt(occurrence, 1, 0)
+    assert asked is None or asked.outcome != "retry"
+    gate.touch()
+    assert bench.verdict(occurrence).r == 1
+    until(lambda: bench.state(sent) == "SUCCESS", "the result of the retry is stored")
+
+
 @pytest.mark.parametrize("how", ["returned", "failed", "swallowed"])
 def test_a_retry_counts_however_the_body_that_asked_for_it_ends(bench: Bench, how: str) -> None:
     """`retry(throw=False)`, or a Retry that the body swallows: the message is out, so it is the successor."""

@@ -67,6 +67,28 @@ def retry_once(self: Any) -> int:
     return int(self.request.retries)
 
 
+@app.task(name="retry_slowly", bind=True, max_retries=3)
+def retry_slowly(self: Any, gate: str) -> str:
+    """The backend stands still between reading the state and writing RETRY, for as long as the test likes."""
+    note("started", r=self.request.retries)
+    if self.request.retries == 0:
+        hold_back("RETRY", gate)
+        raise self.retry(countdown=0)
+    return "result"
+
+
+def hold_back(held: str, gate: str) -> None:
+    write = app.backend._set_with_state
+
+    def wait_and_write(key: Any, value: Any, state: str) -> None:
+        if state == held:
+            Path(f"{gate}.held").touch()
+            wait_for(gate)
+        write(key, value, state)
+
+    app.backend._set_with_state = wait_and_write
+
+
 @app.task(name="retry_and_go_on", bind=True, max_retries=3)
 def retry_and_go_on(self: Any, how: str) -> str:
     """Asks for a retry, which is published at once, and does not end with it."""
