@@ -236,7 +236,7 @@ def test_changes_that_meet_wait_for_each_other(tmp_path: Path) -> None:
             ]
             assert await soon(asyncio.gather(*moves)) == [None] * 18
 
-            def agree() -> bool:  # not at once: each member says its own name and client URLs as a change, too
+            def agree() -> bool:  # not at once: each member says its name and client URLs by a change, too
                 return len({tuple(node.members()) for node in cluster.running}) == 1
 
             await eventually(agree, "all know the same members")

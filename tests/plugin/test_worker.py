@@ -67,7 +67,7 @@ def test_a_retry_is_a_successor_and_no_duplicate(bench: Bench) -> None:
 
 
 def test_a_retry_begins_when_celery_has_stored_that_its_predecessor_asked_for_it(bench: Bench) -> None:
-    """Both write the same result: a successor that ended before RETRY was written was overwritten for ever."""
+    """Both write the same result: a successor that ended before RETRY was written was lost for ever."""
     bench.worker("-c", "2")
     occurrence, gate = bench.plan("retried", "retry_slowly"), bench.gate("retry")
     held = gate.with_name(f"{gate.name}.held")
