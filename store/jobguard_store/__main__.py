@@ -15,19 +15,21 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import click
 import uvloop
 
 from jobguard_store import config as defaults
-from jobguard_store.api.server import serve
+from jobguard_store.api.server import bind, serve
 from jobguard_store.config import NodeConfig
 from jobguard_store.errors import Removed, StartupError
 from jobguard_store.node import Node
 
 log = logging.getLogger("jobguard_store")
+
+INTRODUCTION_S = 5.0
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -87,10 +89,13 @@ async def run(config: NodeConfig) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
+    sockets = bind(config)  # a port that is taken should not cost the others an election
     node = await Node.start(config)
     loop.set_exception_handler(lambda _, context: unexpected(node, context))
+    waits = {asyncio.ensure_future(stopped.wait()), asyncio.ensure_future(node.failed())}
     try:
-        server = await serve(node, config)
+        await until_introduced(node, waits)
+        server = await serve(node, config, sockets)
     except BaseException:
         await node.stop()
         raise
@@ -99,7 +104,6 @@ async def run(config: NodeConfig) -> None:
     gc.freeze()
     urls = ", ".join(config.advertise_client_urls)
     log.info("ready: member %s serves clients at %s", config.name, urls)
-    waits = {asyncio.ensure_future(stopped.wait()), asyncio.ensure_future(node.failed())}
     done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     removed = None
     for failure in (task.result() for task in done):
@@ -113,6 +117,15 @@ async def run(config: NodeConfig) -> None:
     await node.stop()
     if removed is not None:
         raise removed
+
+
+async def until_introduced(node: Node, waits: Iterable[asyncio.Future[Any]]) -> None:
+    """Before we serve clients the cluster knows where: it tells them. Without a quorum it cannot know."""
+    known = asyncio.ensure_future(node.introduced())
+    await asyncio.wait({known, *waits}, timeout=INTRODUCTION_S, return_when=asyncio.FIRST_COMPLETED)
+    if not known.done():
+        known.cancel()
+        log.warning("serving clients at addresses that the cluster could not be told yet")
 
 
 def unexpected(node: Node, context: dict[str, Any]) -> None:

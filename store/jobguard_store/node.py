@@ -92,6 +92,10 @@ class Node:
             async with asyncio.timeout(self.config.election_s):
                 await self._replica.hand_over()
 
+    async def introduced(self) -> None:
+        """Wait until the members' list says of us what our flags say."""
+        await self._replica.introduced.wait()
+
     async def failed(self) -> BaseException:
         """Wait for the error after which this process must end; the loop and the writer report here."""
         return await self._replica.failure

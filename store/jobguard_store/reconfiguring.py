@@ -174,10 +174,9 @@ class Reconfiguring:
         us = self._raft.configuration.member(self._raft.node_id)
         if us is None or self._raft.leader is None or self._introduction is not None:
             return
-        if (about(us).name, about(us).client_urls) != (name, client_urls):
-            asked = self.ask(Step.INTRODUCE, us.id, name=name, client_urls=client_urls)
-            asked.add_done_callback(self._introduced)
-            self._introduction = asked
+        asked = self.ask(Step.INTRODUCE, us.id, name=name, client_urls=client_urls)
+        asked.add_done_callback(self._introduced)
+        self._introduction = asked
 
     def _introduced(self, asked: asyncio.Future[None]) -> None:
         """If it was refused, or lost, the next tick finds that it is still to be done."""

@@ -99,6 +99,7 @@ class Replica:
         self._database = database
         self._loop = asyncio.get_running_loop()
         self.failure: asyncio.Future[BaseException] = self._loop.create_future()
+        self.introduced = asyncio.Event()
 
         self.raft = Raft(
             node_id=self._me,
@@ -302,6 +303,7 @@ class Replica:
         if raft.leader is not None:
             log.info("member %x leads in term %d", raft.leader, raft.term)
             self._proposals.try_again()
+            self._introduce_ourselves()
         elif self._leadership[0] is not None:
             log.warning("no leader in term %d", raft.term)
         self._leadership = leadership
@@ -394,10 +396,19 @@ class Replica:
         """It is committed, so for good. Who was removed hears so from the leader, or else from us."""
         gone = set(configuration.removed).difference(self.members.configuration.removed)
         self.members.configuration = configuration
+        self._introduce_ourselves()
         for member in gone:
             self._loop.call_later(self.config.election_s, self._transport.banish, member)
         if self._me in gone:
             self._in_background(self._leave())
+
+    def _introduce_ourselves(self) -> None:
+        us = self.members.configuration.member(self._me)
+        name, client_urls = self.identity.name, self.config.advertise_client_urls
+        if us is not None and (about(us).name, about(us).client_urls) == (name, client_urls):
+            self.introduced.set()
+        else:
+            self._reconfiguring.introduce(name, client_urls)
 
     async def _leave(self) -> None:
         """Nothing is torn down yet: who asked for it at this very member is still to be told."""
@@ -602,7 +613,7 @@ class Replica:
             self._hand_over_for_lack_of_space()
             self._trim_log()
             self._reconfiguring.tick(now)
-            self._reconfiguring.introduce(self.identity.name, self.config.advertise_client_urls)
+            self._introduce_ourselves()
             if self.raft.accepts_proposals:
                 self._reconfiguring.promote_who_caught_up()
         except BaseException as error:  # noqa: BLE001 - it ends the process

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import pytest
 import uvloop
 
-from jobguard_store.api.server import Server, serve
+from jobguard_store.api.server import Server, bind, serve
 from jobguard_store.config import NodeConfig
 from jobguard_store.node import Node
 from tests.gateway import Gateway
@@ -38,7 +38,7 @@ class Inside:
         self._thread = threading.Thread(target=self.loop.run_forever)
         self._thread.start()
         self.node = self.run(Node.start(self.config))
-        self.server: Server = self.run(serve(self.node, self.config))
+        self.server: Server = self.run(serve(self.node, self.config, bind(self.config)))
         eventually(lambda: self.see(lambda: self.node.has_leader), what="a leader")
 
     def run(self, work: Coroutine[Any, Any, T], within: float = 10.0) -> T:

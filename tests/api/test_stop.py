@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobguard_store.api.server import serve
+from jobguard_store.api.server import bind
 from jobguard_store.errors import StartupError
 from tests.api.conftest import Inside
 from tests.gateway import Gateway
@@ -47,7 +47,7 @@ def test_a_busy_port_is_one_sentence(tmp_path: Path) -> None:
     first = Inside(tmp_path / "first")
     try:
         with pytest.raises(StartupError, match=r"--listen-client-urls http://\S+: [Aa]ddress already in use"):
-            first.run(serve(first.node, first.config))
+            bind(first.config)
     finally:
         first.stop()
 

@@ -276,8 +276,21 @@ class Server:
         await self._running
 
 
-async def serve(node: "Node", config: NodeConfig) -> Server:
-    """Listen on all of `config.listen_client_urls`. Raises StartupError when one cannot be had."""
+def bind(config: NodeConfig) -> list[socket.socket]:
+    """One for each of `config.listen_client_urls`; nobody is heard yet. Raises StartupError."""
+    sockets: list[socket.socket] = []
+    try:
+        for url in config.listen_client_urls:
+            sockets.append(_bind(url))
+    except StartupError:
+        for each in sockets:
+            each.close()
+        raise
+    return sockets
+
+
+async def serve(node: "Node", config: NodeConfig, sockets: list[socket.socket]) -> Server:
+    """Answer whoever comes to these `sockets`. Raises StartupError: of two bound to a port one may listen."""
     api = Api(node, config.election_s)
     server = _Uvicorn(
         uvicorn.Config(
@@ -297,24 +310,19 @@ async def serve(node: "Node", config: NodeConfig) -> Server:
             timeout_graceful_shutdown=STOP_GRACE_S,
         )
     )
-    sockets: list[socket.socket] = []
-    try:
-        for url in config.listen_client_urls:
-            sockets.append(_listen(url))
-    except StartupError:
-        for each in sockets:
-            each.close()
-        raise
     running = asyncio.create_task(server.serve(sockets))
     listening = asyncio.create_task(server.listening.wait())
     await asyncio.wait([running, listening], return_when=asyncio.FIRST_COMPLETED)
     if running.done():
         listening.cancel()
-        await running
+        try:
+            await running
+        except OSError as error:
+            raise _not_to_be_had(", ".join(config.listen_client_urls), error) from None
     return Server(api, server, running)
 
 
-def _listen(url: str) -> socket.socket:
+def _bind(url: str) -> socket.socket:
     where = address(url)
     try:
         family, kind, protocol, _, location = socket.getaddrinfo(
@@ -328,5 +336,9 @@ def _listen(url: str) -> socket.socket:
             listener.close()
             raise
     except OSError as error:
-        raise StartupError(f"--listen-client-urls {url}: {error.strerror or error}.") from None
+        raise _not_to_be_had(url, error) from None
     return listener
+
+
+def _not_to_be_had(url: str, error: OSError) -> StartupError:
+    return StartupError(f"--listen-client-urls {url}: {error.strerror or error}.")
