@@ -14,7 +14,7 @@ help:
 	@echo "make demo    watch a scheduled job run once while its worker, beat and store leader are killed"
 	@echo "             (ARGS=--exit plays the scene by itself and says whether it held)"
 	@echo "make test    run the tests (ARGS=tests/raft for a part)"
-	@echo "make chaos   three store nodes killed, stopped and cut off under load, and judged by what clients were told"
+	@echo "make chaos   store nodes killed, stopped, cut off and replaced under load, and judged by what clients were told"
 	@echo "             (SECONDS=600 for longer; ARGS=--seed=N repeats the faults of a run)"
 	@echo "make sim     simulate clusters in trouble for SECONDS=60, and count histories per minute (SEED=N replays one)"
 	@echo "make check   formatting, lint and types"

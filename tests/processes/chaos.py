@@ -1,6 +1,6 @@
-"""Three nodes under load and attack: kill -9, SIGSTOP, rolling restarts, partitions. What was said must hold.
+"""Nodes under load and attack, and members that come and go: what clients were told must hold.
 
-Place in the house   make chaos, test_chaos -> chaos -> load, links, stores, linearizable
+Place in the house   make chaos, test_chaos -> chaos -> load, changes, links, stores, linearizable
 Takes                a duration; a seed, from which the faults and the operations follow
 Gives                Report: faults, operations, and every violation found
 Never                tunes a fault to the product: what is found is mended there
@@ -27,13 +27,18 @@ from jobguard_store.config import address
 from tests.gateway import Gateway, unb64
 from tests.linearizable import Operation, Put, Read, Stuck, Swap, check
 from tests.messages import COMPACTION, HASHKV, RANGE, range_
+from tests.processes.changes import Operator, flag
 from tests.processes.links import Links
 from tests.processes.load import ANSWER_S, KEYS, Client, Event, Record, Watcher
 from tests.stores import Cluster, Node, eventually, make
 
 CLIENTS, WATCHERS = 6, 2
 ELECTION_S = 0.5
-TIMING = ("--heartbeat-interval", "50", "--election-timeout", "500")
+FLAGS = (
+    *("--heartbeat-interval", "50", "--election-timeout", "500"),
+    *("--snapshot-count", "200"),  # so that the log forgets what who was away needs
+    *("--initial-cluster-state", "new"),
+)
 KEPT_REVISIONS = 3000  # behind which the run compacts, farther than any watcher lags
 CALM_S = 30.0
 
@@ -68,10 +73,15 @@ class Report:
 class Trouble:
     """Does something to one or all nodes; what it returns undoes it."""
 
-    def __init__(self, cluster: Cluster, links: Links, dice: random.Random) -> None:
+    def __init__(
+        self, cluster: Cluster, links: Links, spare: Node, operator: Operator, dice: random.Random
+    ) -> None:
         self._nodes = cluster.nodes
         self._links = links
-        self._dice = dice
+        self._spare = spare
+        self.dice = dice
+        self.replace, self.move, self.ghost = operator.replace, operator.move, operator.ghost
+        self._grow, self._shrink = operator.grow, operator.shrink
 
     def kill(self, node: Node) -> Callable[[], None]:
         node.kill()
@@ -95,13 +105,13 @@ class Trouble:
         """It hears nobody and nobody hears it; its clients reach it all the same."""
         others = [other.name for other in self._nodes if other is not node]
         links = [(node.name, other) for other in others] + [(other, node.name) for other in others]
-        self._dice.choice([self._links.cut, self._links.hold])(links)
+        self.dice.choice([self._links.cut, self._links.hold])(links)
         return self._links.heal
 
     def deafen(self, node: Node) -> Callable[[], None]:
         """One direction of one pair."""
-        other = self._dice.choice([other.name for other in self._nodes if other is not node])
-        self._dice.choice([self._links.cut, self._links.hold])([(other, node.name)])
+        other = self.dice.choice([other.name for other in self._nodes if other is not node])
+        self.dice.choice([self._links.cut, self._links.hold])([(other, node.name)])
         return self._links.heal
 
     def roll(self, _: Node) -> Callable[[], None]:
@@ -112,8 +122,14 @@ class Trouble:
             node.wait_until_ready()
         return lambda: None
 
+    def resize(self, _: Node) -> Callable[[], None]:
+        """A fourth comes, or goes again."""
+        return (self._shrink if self._spare in self._nodes else self._grow)(self._spare)
+
 
 WEIGHTS = {"kill": 4, "pause": 3, "isolate": 3, "deafen": 2, "roll": 1, "kill_all": 1}
+CHANGES = {"replace": 2, "resize": 2, "move": 1, "ghost": 1}
+WEIGHTS |= CHANGES
 ALONE = {"roll", "kill_all"}
 
 
@@ -124,55 +140,52 @@ def run(seconds: float, seed: int) -> Report:
     """Raises only when the cluster cannot be started, or does not get well again when left in peace."""
     report = Report(seed, seconds)
     with tempfile.TemporaryDirectory(prefix="jobguard-chaos-") as directory:
-        cluster = make("jobguard", Path(directory), 3, TIMING)
-        links = between(cluster)
+        cluster = make("jobguard", Path(directory), 4, FLAGS)
+        nodes = tuple(cluster.nodes)
+        spare = cluster.nodes.pop()  # comes and goes
+        links = between(cluster, spare)
         try:
             for node in cluster.nodes:
                 node.start()
             cluster.wait_healthy()
-            record, watchers = trouble(cluster, links, report)
-            judge(cluster, record, watchers, report)
+            record, watchers = trouble(cluster, links, spare, report)
+            judge(cluster, nodes, record, watchers, report)
         except BaseException as failure:
-            failure.add_note(
-                "\n".join([str(report), *(f"{node.name}:\n{node.tail()}" for node in cluster.nodes)])
-            )
+            failure.add_note("\n".join([str(report), *(f"{node.name}:\n{node.tail()}" for node in nodes)]))
             raise
         finally:
-            cluster.stop()
+            for node in nodes:
+                node.kill()
             links.close()
     return report
 
 
-def between(cluster: Cluster) -> Links:
+def between(cluster: Cluster, spare: Node) -> Links:
     """Have the nodes dial each other through links."""
-    listens = {node.name: flag(node, "--listen-peer-urls") for node in cluster.nodes}
-    links = Links({name: address(url) for name, url in listens.items()})
-    together = ",".join(f"{name}={url}" for name, url in links.urls.items())
-    for node in cluster.nodes:
+    nodes = (*cluster.nodes, spare)
+    links = Links({node.name: address(flag(node, "--listen-peer-urls")) for node in nodes})
+    together = ",".join(f"{node.name}={links.urls[node.name]}" for node in cluster.nodes)
+    for node in nodes:
         flag(node, "--initial-cluster", together)
         flag(node, "--initial-advertise-peer-urls", links.urls[node.name])
     return links
 
 
-def flag(node: Node, name: str, value: str | None = None) -> str:
-    at = node.command.index(name) + 1
-    if value is not None:
-        node.command[at] = value
-    return node.command[at]
-
-
-def trouble(cluster: Cluster, links: Links, report: Report) -> tuple[Record, list[Watcher]]:
+def trouble(cluster: Cluster, links: Links, spare: Node, report: Report) -> tuple[Record, list[Watcher]]:
     """Load and faults, then peace until every client has been served again."""
     record = Record()
-    urls = cluster.endpoints
+    urls = [*cluster.endpoints, spare.url]
     clients = [Client(number, urls, record, report.seed) for number in range(CLIENTS)]
     watchers = [Watcher(number, urls, record, 2) for number in range(WATCHERS)]
+    operator = Operator(cluster, links, record.surprises, report.seed)
     for thread in (*clients, *watchers):
         thread.start()
     try:
-        faults(cluster, links, report, record)
+        mischief = Trouble(cluster, links, spare, operator, random.Random(report.seed))
+        faults(cluster, mischief, report, record)
         links.heal()
         cluster.wait_healthy(CALM_S)
+        operator.wait_until_all_count()
         goals = [(client, client.answered + 10) for client in clients]
         eventually(lambda: all(c.answered >= goal for c, goal in goals), CALM_S, "an answer for every client")
         for client in clients:
@@ -182,26 +195,26 @@ def trouble(cluster: Cluster, links: Links, report: Report) -> tuple[Record, lis
         eventually(
             lambda: all(w.next > report.revision for w in watchers), CALM_S, "the watchers' last event"
         )
+        record.surprises += operator.different_members()
     finally:
+        operator.close()
         for thread in (*clients, *watchers):
             thread.stop()
             thread.join(CALM_S)
     return record, watchers
 
 
-def faults(cluster: Cluster, links: Links, report: Report, record: Record) -> None:
-    dice = random.Random(report.seed)
-    mischief = Trouble(cluster, links, dice)
+def faults(cluster: Cluster, mischief: Trouble, report: Report, record: Record) -> None:
+    dice = mischief.dice
     deadline = time.monotonic() + report.seconds
     while time.monotonic() < deadline:
-        names = dice.choices(list(WEIGHTS), list(WEIGHTS.values()), k=2 if dice.random() < 0.3 else 1)
-        names = names[:1] if ALONE & set(names) else names
+        names = draw(dice)
         undo = []
         for name, node in zip(names, dice.sample(cluster.nodes, len(names)), strict=True):
             report.faults[name.replace("_", " ")] += 1
             undo.append(getattr(mischief, name)(node))
         time.sleep(dice.uniform(0.2, 5 * ELECTION_S))
-        for each in undo:
+        for each in reversed(undo):
             each()
         time.sleep(dice.uniform(0.1, 3 * ELECTION_S))
         for node in cluster.nodes:
@@ -210,6 +223,14 @@ def faults(cluster: Cluster, links: Links, report: Report, record: Record) -> No
                 node.process = None
                 node.start()
         compact(dice.choice(cluster.nodes), record)
+
+
+def draw(dice: random.Random) -> list[str]:
+    """One fault or two. A change of members comes first: it is over when the other is."""
+    names = dice.choices(list(WEIGHTS), list(WEIGHTS.values()), k=2 if dice.random() < 0.4 else 1)
+    names.sort(key=lambda name: name not in CHANGES)
+    alone = ALONE & set(names) or len(CHANGES.keys() & set(names)) > 1
+    return names[:1] if alone else names
 
 
 def compact(node: Node, record: Record) -> None:
@@ -238,7 +259,9 @@ def final_reads(cluster: Cluster, record: Record) -> int:
 # --- the verdict ----------------------------------------------------------------------------------
 
 
-def judge(cluster: Cluster, record: Record, watchers: Sequence[Watcher], report: Report) -> None:
+def judge(
+    cluster: Cluster, nodes: Sequence[Node], record: Record, watchers: Sequence[Watcher], report: Report
+) -> None:
     report.outcomes = record.outcomes
     report.events = len(watchers[0].events)
     report.violations += [
@@ -249,8 +272,8 @@ def judge(cluster: Cluster, record: Record, watchers: Sequence[Watcher], report:
         *different_hashes(cluster, report.revision),
         *(
             f"{node.name} wrote a traceback:\n{node.tail()}"
-            for node in cluster.nodes
-            if "Traceback" in node.tail()
+            for node in nodes
+            if "Traceback" in node.log.read_text(errors="replace")
         ),
     ]
 

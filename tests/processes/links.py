@@ -55,6 +55,11 @@ class Links:
         self._thread.start()
         self.urls = {name: self._run(self._listen(name)) for name in nodes}
 
+    def another(self, name: str) -> str:
+        """One more place to dial this node; where it was dialled before it still is."""
+        self.urls[name] = self._run(self._listen(name))
+        return self.urls[name]
+
     def cut(self, links: Iterable[Link]) -> None:
         """Break the connections, and every new one."""
         self._run(self._change(links, passable=False, moving=True))
@@ -108,7 +113,10 @@ class Links:
             head = await reader.readexactly(FRAME.size)
             body = await reader.readexactly(FRAME.unpack(head)[0] - 1)
             said = msgspec.msgpack.decode(body)
-            wire = self._wire((said.get("hello", said)["name"], to))  # Hello, or Delivery with one in it
+            name = said.get("hello", said).get(
+                "name", ""
+            )  # Hello, or Delivery with one in it; else a newcomer
+            wire = self._wire((name, to))
             if wire.passable:
                 node = self._nodes[to]
                 there, back = await asyncio.open_connection(node.host, node.port)
