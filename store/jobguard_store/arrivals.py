@@ -9,6 +9,7 @@ Never                touches the file we live by; takes two states at a time, or
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import shutil
@@ -23,7 +24,7 @@ from jobguard_store.raft.messages import SnapshotOffer
 from jobguard_store.storage import file
 from jobguard_store.storage.damage import DiskFull
 from jobguard_store.storage.snapshot import Staged, Unfit, stage
-from jobguard_store.transport import BadFrame, encode_frame, read_frame
+from jobguard_store.transport import BadFrame, read_frame, write_frame
 
 log = logging.getLogger("jobguard_store.arrivals")
 
@@ -49,21 +50,25 @@ class Arrivals:
         """The whole conversation: its sender has introduced itself, and waits to be welcome."""
         sender = delivery.hello.sender
         if self._busy:
-            writer.write(encode_frame(Unwelcome(reason="it is taking in another snapshot")))
+            _answer(writer, Unwelcome(reason="it is taking in another snapshot"))
             return
         self._busy = True
+        answer: Taken | Unwelcome | None = None
         try:
             await self._receive(delivery, reader, writer)
+            answer = Taken()
         except (EOFError, ConnectionError, TimeoutError, BadFrame) as error:
             log.warning("a snapshot from member %x broke off: %s", sender, str(error) or type(error).__name__)
         except ServerStopped:
             pass
         except (_Refused, Unfit, DiskFull, OSError) as error:
             log.warning("a snapshot from member %x was dropped: %s", sender, error)
-            writer.write(encode_frame(Unwelcome(reason=_reason(error))))
+            answer = Unwelcome(reason=_reason(error))
         finally:
             await asyncio.to_thread(file.remove, self._path)
             self._busy = False
+        if answer is not None:
+            _answer(writer, answer)
 
     async def _receive(
         self, delivery: Delivery, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -74,11 +79,10 @@ class Arrivals:
         if shutil.disk_usage(self._path.parent).free < delivery.size:
             raise DiskFull
         log.info("member %x sends a snapshot up to entry %d", offer.sender, offer.snapshot.last.index)
-        writer.write(encode_frame(Welcome(sender=self._member)))
+        write_frame(writer, Welcome(sender=self._member))
         await self._store(delivery.size, reader)
         staged = await asyncio.to_thread(stage, self._path, offer.snapshot)
         await self._take(staged, offer)
-        writer.write(encode_frame(Taken()))
 
     async def _store(self, size: int, reader: asyncio.StreamReader) -> None:
         await asyncio.to_thread(file.remove, self._path)
@@ -94,6 +98,12 @@ class Arrivals:
             raise BadFrame(f"{type(message).__name__} in the middle of a snapshot")
         if size or message.digest != digest.digest():
             raise _Refused("what came is not what was sent")
+
+
+def _answer(writer: asyncio.StreamWriter, answer: Taken | Unwelcome) -> None:
+    """The last word; a sender that is gone does not need it."""
+    with contextlib.suppress(ConnectionError):
+        write_frame(writer, answer)
 
 
 class _Refused(Exception):

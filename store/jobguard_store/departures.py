@@ -31,8 +31,8 @@ from jobguard_store.transport import (
     BadFrame,
     Transport,
     close_when_unacknowledged,
-    encode_frame,
     read_frame,
+    write_frame,
 )
 
 log = logging.getLogger("jobguard_store.departures")
@@ -135,14 +135,14 @@ class Departures:
         digest = sha256()
         with await asyncio.to_thread(path.open, "rb") as state:
             size = os.fstat(state.fileno()).st_size
-            writer.write(encode_frame(Delivery(hello=hello, offer=offer, size=size)))
+            write_frame(writer, Delivery(hello=hello, offer=offer, size=size))
             await _expect(Welcome, reader, HANDSHAKE_S)
             while part := await asyncio.to_thread(state.read, PART_BYTES):
                 digest.update(part)
-                writer.write(encode_frame(Part(data=part)))
+                write_frame(writer, Part(data=part))
                 async with asyncio.timeout(STALLED_S):
                     await writer.drain()
-        writer.write(encode_frame(Whole(digest=digest.digest())))
+        write_frame(writer, Whole(digest=digest.digest()))
         await _expect(Taken, reader, TAKES_S)
 
 

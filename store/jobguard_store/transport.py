@@ -106,6 +106,8 @@ class Frames(asyncio.Protocol):
                 self._missing = stop - end
                 return data[start:]
             self.message_received(decode_frame(code, view[start + FRAME.size : stop]))
+            if self.stream is not None and self.stream.is_closing():
+                return b""
             start = stop
         self._missing = 1
         return data[start:]
@@ -121,6 +123,13 @@ class Frames(asyncio.Protocol):
 def encode_frame(message: object) -> bytes:
     body = _encoder.encode(message)
     return FRAME.pack(len(body) + 1, _codes[type(message)]) + body
+
+
+def write_frame(stream: asyncio.WriteTransport | asyncio.StreamWriter, message: object) -> None:
+    """Raises ConnectionError when the peer is gone: uvloop's own word for that is a RuntimeError."""
+    if stream.is_closing():
+        raise ConnectionResetError("the peer closed the connection")
+    stream.write(encode_frame(message))
 
 
 def decode_frame(code: int, body: memoryview) -> Any:
@@ -177,8 +186,8 @@ class Inbound(Frames):
                 raise BadFrame(f"a message in the name of another member than {self.peer:x}")
             self.house.on_message(message)
             return
-        if isinstance(message, WhoIsThere) and self.stream is not None:
-            self.stream.write(encode_frame(self.house.roster()))
+        if isinstance(message, WhoIsThere) and self._introduction is None:
+            self._say_goodbye(self.house.roster())
             return
         if not isinstance(message, Hello | Delivery) or self._introduction is not None:
             raise BadFrame("no introduction")
@@ -192,7 +201,7 @@ class Inbound(Frames):
             self.peer = hello.sender
             self.frame_bytes_max = FRAME_BYTES_MAX
             self.house.introduced(self, hello)
-            self.stream.write(encode_frame(Welcome(sender=self.house.hello.sender)))
+            write_frame(self.stream, Welcome(sender=self.house.hello.sender))
 
     async def _is_welcome(self, hello: Hello) -> bool:
         refusal = await self.house.refusal(hello)
@@ -201,9 +210,13 @@ class Inbound(Frames):
             return False
         if refusal is not None:
             log.warning("refused the peer %r at %s: %s", hello.name, _remote(self.stream), refusal.reason)
-            self.stream.write(encode_frame(refusal))
-            self.stream.close()
+            self._say_goodbye(refusal)
         return refusal is None
+
+    def _say_goodbye(self, message: object) -> None:
+        if self.stream is not None and not self.stream.is_closing():
+            write_frame(self.stream, message)
+            self.stream.close()
 
     async def _receive(self, delivery: Delivery) -> None:
         """From here on the connection is a stream; its sender is silent until it is welcome."""

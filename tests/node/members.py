@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import uvloop
+
 from jobguard_store.config import SNAPSHOT_COUNT, NodeConfig
 from jobguard_store.machine.commands import Put, Range
 from jobguard_store.node import Answer, Node
@@ -31,7 +33,8 @@ def run(story: Coroutine[Any, Any, None]) -> None:
         await story
         assert surprises == []
 
-    asyncio.run(strictly())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as the process does
+        runner.run(strictly())
 
 
 async def eventually(

@@ -139,6 +139,7 @@ def test_what_is_torn_rotten_or_of_somebody_else_is_dropped_and_the_next_one_wel
         assert [isinstance(answer, Unwelcome) for answer in refused] == [True] * 6, refused
         for end in TORN[1:]:
             assert await deliver(receiver, content[:-10], end, b"\0" * 4, b"\0") is None
+            await receiver.nothing_is_left()
         _, writer = await say(receiver, Delivery(hello=HELLO, offer=OFFER, size=len(content)))
         await eventually(receiver.path.exists)
         writer.transport.abort()

@@ -300,6 +300,8 @@ def test_a_leader_appends_only_so_much_that_its_quorum_has_not_on_disk(
             leader = await three.leader()
             follower = three[(await three.followers())[0]]
             await put(follower, "a", "1")
+            for node in three.running:
+                await soon(node.introduced())
             quick.append(three[leader]._replica._database)
             let_through.clear()
             try:

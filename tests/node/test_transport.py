@@ -1,6 +1,7 @@
 """Streams between peers: framing, introductions, losses."""
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 from dataclasses import replace
@@ -20,10 +21,11 @@ from jobguard_store.peer_messages import (
     Roster,
     Unwelcome,
     Welcome,
+    WhoIsThere,
 )
 from jobguard_store.raft.messages import MESSAGES, AppendEntries, Entry, EntryId, EntryKind
-from jobguard_store.transport import Frames, Transport, encode_frame
-from tests.node.members import eventually, run
+from jobguard_store.transport import Frames, Transport, encode_frame, write_frame
+from tests.node.members import eventually, run, soon
 from tests.ports import free_ports
 
 CLUSTER = 99
@@ -121,6 +123,43 @@ def test_messages_arrive_whole_in_order_and_typed() -> None:
             await eventually(lambda: one.messages == [refused])
 
     run(story())
+
+
+def test_to_write_to_a_peer_that_is_gone_is_a_connection_error() -> None:
+    """uvloop raises a RuntimeError. One, in the middle of a snapshot, once ended the process that led."""
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.transport.abort()
+        with pytest.raises(ConnectionError):
+            write_frame(writer, WhoIsThere())
+        server.close()
+
+    run(story())
+
+
+def test_nothing_is_heard_of_a_connection_that_was_closed_in_the_middle() -> None:
+    heard: list[Any] = []
+
+    class Once(Frames):
+        def message_received(self, message: Any) -> None:
+            heard.append(message)
+            self.close()
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Once, "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(encode_frame(WhoIsThere()) * 3)
+        with contextlib.suppress(ConnectionError):
+            await soon(reader.read())
+        writer.close()
+        server.close()
+
+    run(story())
+    assert heard == [WhoIsThere()]
 
 
 def test_a_stream_may_be_cut_anywhere() -> None:
