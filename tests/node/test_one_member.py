@@ -348,6 +348,7 @@ def test_an_expiry_does_not_end_a_lease_whose_id_was_granted_anew_before_it(
             await soon(asyncio.gather(*again))
             await put(node, "a", "behind the expiry, if there was one")
             status = await soon(node.time_to_live(7))
-            assert (status.remaining, status.granted) == (59, 60)
+            assert status.granted == 60
+            assert 50 <= status.remaining <= 60
 
     run(story())
