@@ -209,6 +209,8 @@ def refusal(code: int, text: str) -> Refusal:
     if text in _NOT_DONE:
         return Refusal(Verdict.NOT_DONE, ServerError(code, text))
     match text:
+        case "etcdserver: unhealthy cluster":  # "unavailable" by its code, yet nothing was proposed
+            return Refusal(Verdict.FINAL, ServerError(code, text))
         case "etcdserver: requested lease not found":
             return Refusal(Verdict.FINAL, LeaseNotFound(code, text))
         case "etcdserver: lease already exists":

@@ -88,6 +88,10 @@ def fail(error: JobguardError, output: str) -> NoReturn:
     sys.exit(kind.exit_code)
 
 
+def somebody_is_there() -> bool:
+    return sys.stdin.isatty()
+
+
 def write_json(value: object) -> None:
     click.echo(msgspec.json.format(to_json(value)))
 

@@ -1,12 +1,11 @@
 """jobguard locks: who holds what, and the release by hand."""
 
 import getpass
-import sys
 
 import click
 
 from jobguard import observe, operate
-from jobguard.cli.face import Face, command, draw, left, more, when
+from jobguard.cli.face import Face, command, draw, left, more, somebody_is_there, when
 
 
 @click.group()
@@ -79,10 +78,6 @@ def release(face: Face, lock_id: str, revision: int, reason: str | None, then: s
         {"released": released.lock, "audit": released.audit},
         lambda: click.echo(f"{released.lock.name} was taken from {released.lock.where}."),
     )
-
-
-def somebody_is_there() -> bool:
-    return sys.stdin.isatty()
 
 
 def ask_reason() -> str:
