@@ -229,7 +229,7 @@ def draw(dice: random.Random) -> list[str]:
     """One fault or two. A change of members comes first: it is over when the other is."""
     names = dice.choices(list(WEIGHTS), list(WEIGHTS.values()), k=2 if dice.random() < 0.4 else 1)
     names.sort(key=lambda name: name not in CHANGES)
-    alone = ALONE & set(names) or len(CHANGES.keys() & set(names)) > 1
+    alone = ALONE & set(names) or sum(name in CHANGES for name in names) > 1
     return names[:1] if alone else names
 
 
