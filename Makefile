@@ -8,7 +8,7 @@ ARGS   ?=
 SECONDS ?= 60
 SEED   ?=
 
-.PHONY: demo test chaos sim check up bench clean help
+.PHONY: demo test chaos sim check up bench failover clean help
 
 help:
 	@echo "make demo    watch a scheduled job run once while its worker, beat and store leader are killed"
@@ -20,6 +20,8 @@ help:
 	@echo "make check   formatting, lint and types"
 	@echo "make up      the whole system on this machine, by the Procfile"
 	@echo "make bench   puts per second beside a real etcd (needs wrk, Debian package 'wrk')"
+	@echo "make failover"
+	@echo "             how long nobody is served when the leader dies, hangs, is cut off or stops, beside a real etcd"
 
 $(READY): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): jobguard with its extras, a broker and the test tools (about half a minute, once)"
@@ -53,6 +55,9 @@ up: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python benchmarks/put_rate.py $(ARGS)
+
+failover: $(READY)
+	@$(BIN)/python benchmarks/failover.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

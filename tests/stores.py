@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from tests.gateway import Gateway
 from tests.ports import free_ports
@@ -80,6 +80,14 @@ class Node:
         except OSError:
             return False
 
+    def status(self) -> Any:
+        with self.gateway() as gateway:
+            return gateway.ok("/v3/maintenance/status")
+
+    def leads(self) -> bool:
+        status = self.status()
+        return bool(status.get("leader") == status["header"]["member_id"])
+
     def wait_until_ready(self, within: float = 20.0) -> None:
         eventually(self.healthy, within, f"health of {self.name}")
 
@@ -88,6 +96,11 @@ class Node:
 
     def tail(self) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-30:])
+
+
+def leader_of(stores: Sequence[Node]) -> Node:
+    """The one of them that leads; all must be there to be asked."""
+    return eventually(lambda: [store for store in stores if store.leads()], what="a leader")[0]
 
 
 @dataclass

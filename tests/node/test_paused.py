@@ -8,25 +8,13 @@ from typing import Any
 import pytest
 
 from tests.gateway import b64, unb64
-from tests.stores import Node, eventually, nodes
+from tests.stores import Node, eventually, leader_of, nodes
 
 
 @pytest.fixture
 def three() -> Iterator[list[Node]]:
     with nodes(3) as stores:
         yield stores
-
-
-def leader_of(stores: list[Node]) -> Node:
-    def found() -> Node | None:
-        for store in stores:
-            with store.gateway() as gateway:
-                status = gateway.ok("/v3/maintenance/status")
-            if status.get("leader") == status["header"]["member_id"]:
-                return store
-        return None
-
-    return eventually(found, what="a leader")
 
 
 def test_a_woken_leader_serves_no_stale_read_and_ends_no_lease_that_lives_on(three: list[Node]) -> None:

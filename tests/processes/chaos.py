@@ -160,10 +160,10 @@ def run(seconds: float, seed: int) -> Report:
     return report
 
 
-def between(cluster: Cluster, spare: Node) -> Links:
+def between(cluster: Cluster, *spares: Node, kind: type[Links] = Links) -> Links:
     """Have the nodes dial each other through links."""
-    nodes = (*cluster.nodes, spare)
-    links = Links({node.name: address(flag(node, "--listen-peer-urls")) for node in nodes})
+    nodes = (*cluster.nodes, *spares)
+    links = kind({node.name: address(flag(node, "--listen-peer-urls")) for node in nodes})
     together = ",".join(f"{node.name}={links.urls[node.name]}" for node in cluster.nodes)
     for node in nodes:
         flag(node, "--initial-cluster", together)

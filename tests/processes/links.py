@@ -5,8 +5,8 @@ Takes                where each node listens for its peers
 Gives                where its peers are to dial instead; cut, hold and heal
 Never                alters a stream or drops a part of it: held up, it arrives later or its connection breaks
 
-A node sends on the connections it dialled. The first frame on one says who that is, which is how a link is
-known.
+What a node writes is on its link to the other, whichever of them dialled. The first frame on a connection
+says who did.
 """
 
 from __future__ import annotations
@@ -110,20 +110,15 @@ class Links:
         """One connection's whole life."""
         ends = [writer]
         with contextlib.suppress(OSError, EOFError):
-            head = await reader.readexactly(FRAME.size)
-            body = await reader.readexactly(FRAME.unpack(head)[0] - 1)
-            said = msgspec.msgpack.decode(body)
-            name = said.get("hello", said).get(
-                "name", ""
-            )  # Hello, or Delivery with one in it; else a newcomer
-            wire = self._wire((name, to))
+            said, who = await self._introduction(reader)
+            wire = self._wire((who, to))
             if wire.passable:
                 node = self._nodes[to]
                 there, back = await asyncio.open_connection(node.host, node.port)
                 ends.append(back)
                 wire.ends.update(ends)
-                back.write(head + body)
-                ways = [self._pump(reader, back, wire), self._pump(there, writer, None)]
+                back.write(said)
+                ways = [self._pump(reader, back, wire), self._pump(there, writer, self._wire((to, who)))]
                 running = [self._loop.create_task(way) for way in ways]
                 await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for way in running:
@@ -133,13 +128,18 @@ class Links:
         for end in ends:
             end.transport.abort()
 
-    async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, wire: Wire | None
-    ) -> None:
+    async def _introduction(self, reader: asyncio.StreamReader) -> tuple[bytes, str]:
+        """The first that is said on a connection, and who says it."""
+        head = await reader.readexactly(FRAME.size)
+        body = await reader.readexactly(FRAME.unpack(head)[0] - 1)
+        said = msgspec.msgpack.decode(body)
+        hello = said.get("hello", said)  # of a Delivery, or the Hello itself
+        return head + body, hello.get("name", "")  # who is to join asks before it has a name
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, wire: Wire) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(CHUNK_BYTES):
-                if wire is not None:
-                    await wire.moving.wait()
+                await wire.moving.wait()
                 writer.write(data)
                 await writer.drain()
 
