@@ -18,9 +18,9 @@ import logging
 import random
 import secrets
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from jobguard_store.applier import Applier
 from jobguard_store.arrivals import Arrivals
@@ -54,7 +54,7 @@ from jobguard_store.proposals import Proposals
 from jobguard_store.questions import Questions
 from jobguard_store.raft import NOBODY, Configuration
 from jobguard_store.raft.core import Raft, Role
-from jobguard_store.raft.messages import EntryKind, Ready, Snapshot, SnapshotOffer
+from jobguard_store.raft.messages import EntryKind, PreVoteRequest, Ready, Snapshot, SnapshotOffer
 from jobguard_store.reads import Reads
 from jobguard_store.reconfiguring import Reconfiguring
 from jobguard_store.storage.damage import DiskFull
@@ -66,9 +66,14 @@ from jobguard_store.writer import Job
 
 log = logging.getLogger("jobguard_store.replica")
 
+T = TypeVar("T")
+
 REQUEST_TIMEOUT_S = 5.0  # and two election timeouts on top, as etcd counts
 LEADER_WAIT_ELECTIONS = 3
 SIZES_EVERY_TICKS = 50
+# A killed leader's connections do not close everywhere in one moment: who has seen it asks one who will see
+# it within milliseconds. Refused at once, it would ask again only some heartbeats later.
+PRE_VOTE_HELD_S = 0.01
 # How far a leader lets its quorum lag. What waits beyond is bounded by its requesters' own limits.
 UNCOMMITTED_MAX = 10_000
 UNCOMMITTED_BYTES_MAX = 64 << 20
@@ -530,10 +535,16 @@ class Replica:
     # --- notes from outside -----------------------------------------------------------------------
 
     def _receive(self, message: PeerMessage) -> None:
+        self._heed(self._note, message)
+
+    def _peer_lost(self, peer: int) -> None:
+        self._heed(self.raft.peer_lost, peer)
+
+    def _heed(self, note: Callable[[T], None], news: T) -> None:
         if self._ended:
             return
         try:
-            self._note(message)
+            note(news)
         except BaseException as error:  # noqa: BLE001 - it ends the process
             self.fail(error)
         self._schedule()
@@ -557,17 +568,10 @@ class Replica:
                 self._answer_reads()
             case Told():
                 pass  # the round is old soon, and then asked again
+            case PreVoteRequest() if not self.raft.hears_pre_votes:
+                self._loop.call_later(PRE_VOTE_HELD_S, self._heed, self.raft.step, message)
             case _:
                 self.raft.step(message)
-
-    def _peer_lost(self, peer: int) -> None:
-        if self._ended:
-            return
-        try:
-            self.raft.peer_lost(peer)
-        except BaseException as error:  # noqa: BLE001 - it ends the process
-            self.fail(error)
-        self._schedule()
 
     async def _meet(self, hello: Hello) -> Unwelcome | None:
         """Nobody comes in before it is durable that they did.

@@ -10,6 +10,8 @@ import pytest
 from jobguard_store import replica, writer
 from jobguard_store.errors import NoLeader, NoSpace, OutcomeUnknown, StoreError
 from jobguard_store.machine.commands import GrantLease, Put, Range, RevokeLease
+from jobguard_store.peer_messages import PeerMessage
+from jobguard_store.raft.messages import PreVote, PreVoteRequest
 from jobguard_store.storage.batch import Batch
 from jobguard_store.storage.damage import DiskFull
 from jobguard_store.storage.database import Database
@@ -98,6 +100,28 @@ def test_a_closed_connection_is_noticed_before_the_election_timeout(tmp_path: Pa
             await three.stop(old)
             await put(follower, "a", "1")
             assert loop.time() - since < election_ms / 1000
+
+    run(story())
+
+
+def test_who_sees_the_end_of_a_leader_a_moment_later_is_not_asked_too_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connections close one after the other. A refusal in between costs the next turn of an election."""
+
+    async def story() -> None:
+        async with members(tmp_path) as three:
+            leader = three[await three.leader()]
+            first, second = [three[number]._replica for number in await three.followers()]
+            monkeypatch.setattr(leader._replica._courier, "post", lambda _: False)  # it falls silent
+            said: list[PeerMessage] = []
+            monkeypatch.setattr(second._courier, "post", said.append)
+            peers = {"sender": first.identity.member_id, "to": second.identity.member_id}
+            ask = PreVoteRequest(**peers, term=second.raft.term + 1, last=second.raft.log.last)
+            second._receive(ask)
+            second._peer_lost(leader.header().member_id)
+            votes = await eventually(lambda: [each for each in said if isinstance(each, PreVote)], "a vote")
+            assert votes[0].granted
 
     run(story())
 

@@ -410,9 +410,13 @@ class Raft:
             ask = self._to(peer) | {"term": self.term + 1}
             self._outbox.send_at_once(PreVoteRequest(**ask, last=self.log.last))
 
+    @property
+    def hears_pre_votes(self) -> bool:
+        """Whether we would have another leader: none is heard, or its connection closed."""
+        return self._leadership is None and self._patience.hears_pre_votes
+
     def _on_pre_vote_request(self, ask: PreVoteRequest) -> None:
-        heard = self._leadership is None and self._patience.hears_pre_votes
-        if heard and ask.term > self.term and ask.last >= self.log.last:
+        if self.hears_pre_votes and ask.term > self.term and ask.last >= self.log.last:
             self._patience.pre_vote_granted(ask.sender)
             vote = self._to(ask.sender) | {"term": ask.term}
             self._outbox.send(PreVote(**vote, granted=True), term=self.term)
