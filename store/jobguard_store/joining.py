@@ -1,20 +1,23 @@
 """A node that was added to a running cluster, and has nothing yet: it asks the members who it is.
 
-Place in the house   opening -> joining -> transport (frames), members
+Place in the house   opening, replica -> joining -> transport (frames), members
 Takes                the flags: where the members are, and where this node is reached itself
 Gives                its Identity, under the id that `member add` gave it; or a StartupError of one sentence
 Never                takes up an id that has run before: the disk that kept its votes is gone
+
+A member that lags may still know the one whose place we take: all are asked, and the one ahead is believed.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from jobguard_store.config import Address, NodeConfig, address
 from jobguard_store.errors import StartupError
 from jobguard_store.members import about, data_is_gone
 from jobguard_store.peer_messages import Roster, WhoIsThere
-from jobguard_store.raft import Configuration
+from jobguard_store.raft import Configuration, Member
 from jobguard_store.storage.database import Identity
 from jobguard_store.transport import BadFrame, encode_frame, read_frame
 
@@ -26,38 +29,57 @@ ANSWER_S = 2.0
 
 async def join(config: NodeConfig) -> Identity:
     """Raises StartupError."""
-    urls = [url for voter in config.initial_cluster if voter.name != config.name for url in voter.peer_urls]
+    urls = _urls_of_others(config)
     if not urls:
         raise StartupError(
             "--initial-cluster-state existing needs an --initial-cluster that names the members to ask."
         )
     loop = asyncio.get_running_loop()
     deadline = loop.time() + PATIENCE_S
-    heard = False
+    refusal = f"no member of the cluster answers at {', '.join(urls)}."
     while loop.time() < deadline:
-        for url in urls:
-            if (roster := await _ask(address(url))) is not None:
-                heard = True
-                if (identity := _identity(config, roster)) is not None:
-                    return identity
+        if rosters := await _ask_all(urls):
+            roster = max(rosters, key=lambda roster: roster.index)
+            member = _with_our_urls(config, roster)
+            if member is not None and not (name := about(member).name):
+                return Identity(roster.cluster_id, member.id, config.name, ())
+            refusal = f"{data_is_gone(member.id, name)}." if member is not None else _nobody_is(config)
+            if member is not None and len(rosters) == len(urls):
+                break  # one who is silent may know better; but all have spoken
         await asyncio.sleep(ASK_AGAIN_S)
-    if not heard:
-        raise StartupError(f"no member of the cluster answers at {', '.join(urls)}.")
-    raise StartupError(
+    raise StartupError(refusal)
+
+
+async def removed(config: NodeConfig, identity: Identity) -> bool:
+    """Whether a member says so. Nobody dials a newcomer that was removed before it was told of the others."""
+    return any(
+        roster.cluster_id == identity.cluster_id
+        and identity.member_id in Configuration.decode(roster.configuration).removed
+        for roster in await _ask_all(_urls_of_others(config))
+    )
+
+
+def _urls_of_others(config: NodeConfig) -> list[str]:
+    return [url for voter in config.initial_cluster if voter.name != config.name for url in voter.peer_urls]
+
+
+def _with_our_urls(config: NodeConfig, roster: Roster) -> Member | None:
+    for member in Configuration.decode(roster.configuration).members:
+        if sorted(about(member).peer_urls) == sorted(config.initial_advertise_peer_urls):
+            return member
+    return None
+
+
+def _nobody_is(config: NodeConfig) -> str:
+    return (
         f"the cluster has no member with the peer URLs {', '.join(config.initial_advertise_peer_urls)}: "
         "add it first, with `member add`."
     )
 
 
-def _identity(config: NodeConfig, roster: Roster) -> Identity | None:
-    """None: whoever was asked knows of no such member, or not yet."""
-    for member in Configuration.decode(roster.configuration).members:
-        said = about(member)
-        if sorted(said.peer_urls) == sorted(config.initial_advertise_peer_urls):
-            if said.name:
-                raise StartupError(f"{data_is_gone(member.id, said.name)}.")
-            return Identity(roster.cluster_id, member.id, config.name, ())
-    return None
+async def _ask_all(urls: Sequence[str]) -> list[Roster]:
+    answers = await asyncio.gather(*(_ask(address(url)) for url in urls))
+    return [roster for roster in answers if roster is not None]
 
 
 async def _ask(where: Address) -> Roster | None:

@@ -69,7 +69,7 @@ def data_is_gone(member_id: int, name: str) -> str:
 def was_removed(member_id: int) -> str:
     return (
         f"member {member_id:x} was removed from the cluster: to come back it needs a new id, "
-        "by `member add`, and an empty --data-dir"
+        "by `member add`, an empty --data-dir and --initial-cluster-state existing"
     )
 
 

@@ -99,10 +99,14 @@ class WhoIsThere:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roster:
-    """Its answer: the configuration that the sender has applied, as raft.configuration spells it."""
+    """Its answer: the configuration that the sender has applied, as raft.configuration spells it.
+
+    `index` is the entry up to which it has applied: of two that differ, the one ahead is right.
+    """
 
     cluster_id: int
     configuration: bytes
+    index: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,7 @@ from jobguard_store.courier import Courier
 from jobguard_store.departures import Departures
 from jobguard_store.errors import Removed, ServerStopped, StartupError
 from jobguard_store.history import History
+from jobguard_store.joining import removed
 from jobguard_store.journal import Journal
 from jobguard_store.lessor import Lessor
 from jobguard_store.machine.commands import Command, ExpireLease, GrantLease, Origin, decode, encode
@@ -195,7 +196,9 @@ class Replica:
             on_hello=self._meet,
             on_delivery=self._arrivals.receive,
             roster=lambda: Roster(
-                cluster_id=self.identity.cluster_id, configuration=self.members.configuration.encode()
+                cluster_id=self.identity.cluster_id,
+                configuration=self.members.configuration.encode(),
+                index=self.applied_index,
             ),
         )
 
@@ -704,7 +707,16 @@ class Replica:
         self._keep_in_touch()
         self._in_background(self._journal.sweep())
         self._in_background(self._journal.trim())
+        self._in_background(self._wait_to_be_told())
         self._tick()
+
+    async def _wait_to_be_told(self) -> None:
+        """A newcomer dials nobody before it is told whom; and if it was removed before, it never is."""
+        while not self.raft.configuration.members:
+            if await removed(self.config, self.identity):
+                await self._expelled(f"{was_removed(self._me)}.")
+                return
+            await asyncio.sleep(self.config.election_s)
 
     def fail(self, error: BaseException) -> None:
         """Nothing more leaves this node; whoever awaits `failure` ends the process."""

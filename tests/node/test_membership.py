@@ -18,6 +18,7 @@ from jobguard_store.errors import (
     TooManyLearners,
 )
 from jobguard_store.node import Node
+from jobguard_store.opening import open_file
 from tests.node.members import ELECTION_MS, HEARTBEAT_MS, Members, eventually, get, members, put, run, soon
 from tests.ports import free_ports
 
@@ -119,6 +120,26 @@ def test_one_that_is_to_vote_does_so_by_itself_once_it_is_there_and_costs_nobody
             await cluster.leader()
             assert voters(cluster[0]) == {"s1", "s2"}
             await put(cluster[second], "a", "3")
+
+    run(story())
+
+
+def test_one_that_is_removed_before_anybody_told_it_of_the_others_hears_of_it(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with members(tmp_path) as cluster:
+            await cluster.leader()
+            config = newcomer(cluster, tmp_path, "s4")
+            added = await soon(cluster[0].add_member(config.initial_advertise_peer_urls, is_learner=False))
+            opened = await open_file(config)  # it knows who it is, and crashes
+            assert opened.identity.member_id == added
+            await opened.writer.stop(opened.database.close)
+            await soon(cluster[1].remove_member(added))
+            fourth = join(cluster, config)
+            await cluster.start(fourth)
+            assert "was removed from the cluster" in str(await soon(cluster[fourth].failed()))
+            await cluster.stop(fourth)
+            with pytest.raises(StartupError, match="was removed from the cluster"):
+                await cluster.start(fourth)
 
     run(story())
 
