@@ -62,16 +62,28 @@ def withdraw(keys: Keys, fence: Fence, job: str, schedule_mod: int) -> Transacti
 
 
 def plan(
-    keys: Keys, fence: Fence, cursor: Cursor, cursor_mod: int, opens: Sequence[Open], dones: Sequence[Done]
+    keys: Keys,
+    fence: Fence,
+    cursor: Cursor,
+    cursor_mod: int,
+    opens: Sequence[Open],
+    dones: Sequence[Done],
+    *,
+    control_mod: int = 0,
 ) -> Transaction[Written | Deposed | Moved[Cursor]]:
     """Write the occurrences up to `cursor`, each as open or, if it is not to start, as done at once.
 
     The cursor is compared and advanced with them, so no nominal time is ever planned twice, even by two
-    beats that both believe to lead, or after the history is gone. At most 100 occurrences in one step.
+    beats that both believe to lead, or after the history is gone. The operator's control is compared too
+    (0: there is none), so nothing is planned past a pause. At most 100 occurrences in one step.
     """
     job = opens[0].job if opens else dones[0].job
     return Transaction(
-        compare=(fence.holds(), compare_mod(keys.cursor(job), cursor_mod)),
+        compare=(
+            fence.holds(),
+            compare_mod(keys.cursor(job), cursor_mod),
+            compare_mod(keys.control(job), control_mod),
+        ),
         success=(
             put_op(keys.cursor(job), encode(cursor)),
             *(put_op(keys.open(each.occurrence), encode(each)) for each in opens),

@@ -177,6 +177,10 @@ class Control(Record, frozen=True, kw_only=True):
     why: str = ""
     until: datetime | None = None
 
+    def pauses(self, nominal: datetime) -> bool:
+        """Whether an occurrence that is due then must not start."""
+        return self.paused and (self.until is None or nominal < self.until)
+
 
 class Cursor(Record, frozen=True, kw_only=True):
     """cursors/<job>: every occurrence up to here is planned or settled. Never trimmed."""
@@ -253,7 +257,7 @@ class Verdict(StrEnum):
 
     RAN = "ran"
     FAILED = "failed"
-    SKIPPED = "skipped"  # another occurrence of the job was running
+    SKIPPED = "skipped"  # another occurrence of the job was running, or the job was paused
     MISSED = "missed"  # no beat led when it was due, and catch_up says no
     LATE = "late"  # nobody could start it before its deadline
     EXPIRED = "expired"  # its message expired, or was revoked, before a worker started it

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import islice
+from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
 
@@ -43,7 +44,7 @@ class Every:
 
     @property
     def fingerprint(self) -> str:
-        """Equal fingerprints give equal nominal times."""
+        """Equal fingerprints give equal nominal times; `times_of` reads it."""
         return f"every {self.period // _MICROSECOND} us"
 
     def after(self, moment: datetime) -> Iterator[datetime]:
@@ -76,7 +77,7 @@ class Cron:
 
     @property
     def fingerprint(self) -> str:
-        """Equal fingerprints give equal nominal times."""
+        """Equal fingerprints give equal nominal times; `times_of` reads it."""
         return f"cron {self._expression()} {_zone_name(self.zone)} " + (self.dst if self._wall else "elapsed")
 
     @property
@@ -95,6 +96,20 @@ class Cron:
     def _elapsed_times(self, moment: datetime) -> Iterator[datetime]:
         for each in self._simulated("0 " + self._expression(), moment.astimezone(self.zone)):
             yield each.astimezone(UTC)
+
+    def missing(self, after: datetime, upto: datetime) -> list[datetime]:
+        """Wall-clock matches that do not exist, as the clocks went over them in (after, upto]."""
+        if not self._wall:
+            return []
+        found = []
+        end = (upto.astimezone(self.zone) + _DST_SHIFT_MAX).replace(tzinfo=None)
+        start = (after.astimezone(self.zone) - _DST_SHIFT_MAX).replace(tzinfo=None)
+        for wall in self._simulated(self._expression(), start):
+            if wall > end:
+                break
+            if _real(wall, self.zone, 0) is None and after < _after_gap(wall, self.zone) <= upto:
+                found.append(wall)
+        return found
 
     def _wall_times(self, moment: datetime) -> Iterator[datetime]:
         """Wall-clock matches turned into instants. `both` makes two of one, so they are put in order again:
@@ -132,6 +147,36 @@ class Cron:
 
 
 Times = Every | Cron
+
+
+def times_of(fingerprint: str) -> Times:
+    """The nominal times that a fingerprint stands for. Raises ValueError for one this code cannot read."""
+    match fingerprint.split():
+        case ["every", count, "us"]:
+            return Every(int(count) * _MICROSECOND)
+        case ["cron", minutes, hours, days, months, weekdays, zone, dst]:
+            return Cron(
+                minutes=_values(minutes, range(60)),
+                hours=_values(hours, range(24)),
+                days=_values(days, range(1, 32)),
+                months=_values(months, range(1, 13)),
+                weekdays=_values(weekdays, range(7)),
+                zone=_zone(zone),
+                dst="once" if dst == "elapsed" else dst,
+                wildcard=dst == "elapsed",
+            )
+    raise ValueError(f"its times are not known in advance: {fingerprint}")
+
+
+def _values(field: str, whole: range) -> frozenset[int]:
+    return frozenset(whole if field == "*" else (int(each) for each in field.split(",")))
+
+
+def _zone(name: str) -> tzinfo:
+    try:
+        return UTC if name == "UTC" else ZoneInfo(name)
+    except (OSError, KeyError) as error:  # ZoneInfoNotFoundError is a KeyError
+        raise ValueError(f"no such time zone here: {name} ({error})") from None
 
 
 def _zone_name(zone: tzinfo) -> str:

@@ -25,7 +25,7 @@ from jobguard import planning
 from jobguard.celery.entries import Job, ended, occurrence_text
 from jobguard.client import Client
 from jobguard.errors import OutcomeUnknown, Unavailable
-from jobguard.records import Cursor, Done, Keys, Open, Schedule, Verdict
+from jobguard.records import Control, Cursor, Done, Keys, Open, Schedule, Verdict
 from jobguard.schedule import Due, due
 from jobguard.steps import Deposed, Fence, Seen, Transaction, Written, see, seen
 from jobguard.wire import KeyValue
@@ -82,8 +82,9 @@ class Leader:
     _attempted: set["Attempt"] = field(default_factory=set)
     _paused: dict["Attempt", datetime] = field(default_factory=dict)
     _broker_away_until: datetime = _LONG_AGO
-    _found: dict[str, tuple[KeyValue | None, KeyValue | None]] = field(default_factory=dict)
+    _found: dict[str, tuple[KeyValue | None, KeyValue | None, KeyValue | None]] = field(default_factory=dict)
     _cursors: dict[str, Seen[Cursor]] = field(default_factory=dict)
+    _controls: dict[str, Seen[Control] | None] = field(default_factory=dict)
     _next: list[tuple[datetime, str]] = field(default_factory=list)
 
     def send(self, step: Transaction[T]) -> T:
@@ -98,8 +99,10 @@ class Leader:
     def begin(self) -> None:
         """Read where the last leader stood, and put the definitions that differ in force from now on."""
         now = self.clock()
-        schedules, cursors = self._stored("schedules"), self._stored("cursors")
-        self._found = {name: (schedules.get(name), cursors.get(name)) for name in self.jobs}
+        schedules, cursors, controls = map(self._stored, ("schedules", "cursors", "controls"))
+        self._found = {
+            name: (schedules.get(name), cursors.get(name), controls.get(name)) for name in self.jobs
+        }
         self._cursors = {}
         self._next = [(again, name) for name in self.jobs if (again := self._apart(name, self._install, now))]
         heapq.heapify(self._next)
@@ -120,8 +123,9 @@ class Leader:
 
     def _install(self, name: str, now: datetime) -> None:
         """Our definition in force, and the cursor to plan from; no cursor if it is left to newer code."""
-        job, (schedule_kv, cursor_kv) = self.jobs[name], self._found[name]
+        job, (schedule_kv, cursor_kv, control_kv) = self.jobs[name], self._found[name]
         old, cursor = see(schedule_kv, Schedule), see(cursor_kv, Cursor)
+        self._controls[name] = see(control_kv, Control)
         newer = old is not None and old.record.version > self.version
         if old and cursor and old.record.fingerprint == job.times.fingerprint:
             new = old.record if newer else job.definition(old.record.since, self.version)
@@ -173,10 +177,19 @@ class Leader:
         found = due(job.times, cursor.record.nominal, now, catch_up=job.policy.catch_up)
         if found.upto is None:
             return
-        opens, dones = self._divided(job, found, now)
+        control = self._controls[name]
+        opens, dones = self._divided(job, found, control.record if control else Control(), now)
         following = Cursor(nominal=found.upto, nonce=secrets.token_hex(8))
         outcome = self.send(
-            planning.plan(self.keys, self.fence, following, cursor.mod_revision, opens, dones)
+            planning.plan(
+                self.keys,
+                self.fence,
+                following,
+                cursor.mod_revision,
+                opens,
+                dones,
+                control_mod=control.mod_revision if control else 0,
+            )
         )
         if not isinstance(outcome, Written):
             raise Stale(name)
@@ -189,13 +202,18 @@ class Leader:
             if record.planner == self.nonce:
                 self.publish_planned(Seen(record, outcome.revision))
 
-    def _divided(self, job: Job, found: Due, now: datetime) -> tuple[list[Open], list[Done]]:
+    def _divided(
+        self, job: Job, found: Due, control: Control, now: datetime
+    ) -> tuple[list[Open], list[Done]]:
         opens: list[Open] = []
         dones = [job.missed(each, now, self.nonce) for each in found.missed]
         waiting = job.policy.overlap == "queue-one" and self._one_waits(job.name)
         for nominal in found.starts:
             record = job.opened(nominal, now, several=len(found.starts) > 1, planner=self.nonce)
-            if record.deadline and record.deadline <= now:
+            if control.pauses(nominal):
+                reason = f"the job is paused by {control.by}: {control.why}"
+                dones.append(ended(record, Verdict.SKIPPED, reason, now, self.nonce))
+            elif record.deadline and record.deadline <= now:
                 reason = "no beat led before its start_deadline"
                 dones.append(ended(record, Verdict.MISSED, reason, now, self.nonce))
             elif waiting:

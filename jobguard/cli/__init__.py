@@ -18,6 +18,7 @@ COMMANDS = {
     "leaders": ("jobguard.cli.leaders", "Who leads, since when, and who stands by."),
     "locks": ("jobguard.cli.locks", "Who holds what; release a stuck lock."),
     "runs": ("jobguard.cli.runs", "What runs, how the others ended, and why."),
+    "schedules": ("jobguard.cli.schedules", "What is planned; pause, resume, start now."),
     "store": (None, "Run a node of the store."),
 }
 

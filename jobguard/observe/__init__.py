@@ -15,6 +15,7 @@ from jobguard.observe.occurrences import VERDICTS, Run, Try, run, runs
 from jobguard.observe.overview import Overview, overview
 from jobguard.observe.reading import BadCursor, NotFound, Page, to_json
 from jobguard.observe.refusals import Refusal, refusals
+from jobguard.observe.schedules import Schedule, schedules, upcoming_fires
 
 if TYPE_CHECKING:
     from jobguard.client import Client
@@ -34,6 +35,7 @@ __all__ = [
     "Page",
     "Refusal",
     "Run",
+    "Schedule",
     "Try",
     "cluster",
     "config",
@@ -46,7 +48,9 @@ __all__ = [
     "refusals",
     "run",
     "runs",
+    "schedules",
     "to_json",
+    "upcoming_fires",
 ]
 
 

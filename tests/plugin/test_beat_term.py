@@ -9,13 +9,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from jobguard import runs
+from jobguard import observe, runs, schedules
 from jobguard.celery.entries import Job
 from jobguard.celery.leader import Leader, LeadLost, Sent, Stale
 from jobguard.celery.upkeep import Upkeep
 from jobguard.client import Client
+from jobguard.operate import Actor
 from jobguard.policy import policy_of
-from jobguard.records import Attempt, Audit, Done, Keys, Occurrence, Open, Schedule, Verdict, decode
+from jobguard.records import Attempt, Audit, Control, Done, Keys, Occurrence, Open, Schedule, Verdict, decode
 from jobguard.recovery import Workers
 from jobguard.runs import Claimed
 from jobguard.schedule import Every
@@ -585,3 +586,112 @@ def test_the_history_is_cut_to_a_bounded_length(stage: Stage, monkeypatch: pytes
         upkeep.round()
     left = [each.nominal for each in stage.done()]
     assert left == [START - timedelta(minutes=minute) for minute in reversed(range(25))]
+
+
+# --- by hand ---
+
+ANN = Actor(by="ann", via="test", reason="the mail server moves")
+
+
+def control(stage: Stage, **facts: Any) -> None:
+    """An operator's word, with times of this test's clock."""
+    record = Control(**{"paused": True, "by": "ann", "why": "the mail server moves", **facts})
+    stage.client.put(stage.keys.control("work"), msgspec.json.encode(record))
+
+
+def operators(stage: Stage) -> Client:
+    """The stage's namespace as the CLI sees it."""
+    return Client(stage.client.urls, namespace=stage.keys.namespace)
+
+
+def test_a_paused_job_starts_nothing_and_says_why(stage: Stage) -> None:
+    leader = stage.term()
+    with operators(stage) as client:
+        schedules.pause(client, "work", actor=ANN)
+    stage.at(60)
+    with pytest.raises(Stale):  # the plan compares the control, so the pause holds before it is read
+        leader.plan_due()
+    leader.begin()
+    leader.plan_due()
+    assert (stage.sent, stage.open()) == ([], [])
+    (done,) = stage.done()
+    assert done.verdict is Verdict.SKIPPED
+    assert done.reason == "the job is paused by ann: the mail server moves"
+
+
+def test_a_pause_outlives_a_deploy_and_leaves_no_backlog(stage: Stage) -> None:
+    stage.term()
+    control(stage)
+    for minute in (1, 2, 3):
+        stage.at(60 * minute)
+        stage.term(job(every_s=60, start_deadline=100 + minute)).plan_due()
+    with operators(stage) as client:
+        schedules.resume(client, "work", actor=ANN)
+    leader = stage.term()
+    stage.at(60 * 4)
+    leader.plan_due()
+    assert stage.sent == [("02:04:00", 1, 0)]
+    assert [each.verdict for each in stage.done()] == [Verdict.SKIPPED] * 3
+
+
+def test_a_pause_with_an_end_ends_by_itself(stage: Stage) -> None:
+    """The end is compared with the nominal time: a late planning does not start what was still paused."""
+    control(stage, until=START + timedelta(seconds=130))
+    leader = stage.term(job(catch_up={"all": 3}))
+    stage.at(180)
+    leader.plan_due()
+    assert [each.nominal.minute for each in stage.open()] == [3]
+    assert [each.verdict for each in stage.done()] == [Verdict.SKIPPED] * 2
+
+
+def test_pausing_one_job_leaves_the_others(stage: Stage) -> None:
+    leader = stage.term(job(), job("other"))
+    control(stage)
+    stage.at(60)
+    for _ in range(2):
+        try:
+            leader.plan_due()
+        except Stale:
+            leader.begin()
+    leader.plan_due()
+    assert stage.open() == []
+    assert len(stage.open("other")) == 1
+
+
+def test_a_job_started_by_hand_is_published_once_and_moves_no_cursor(stage: Stage) -> None:
+    leader = stage.term()
+    stage.now = datetime.now(UTC)
+    before = stage.client.get(stage.keys.cursor("work"))
+    with operators(stage) as client:
+        occurrence = schedules.trigger(client, "work", actor=ANN)
+        again = schedules.trigger(client, "work", actor=ANN)
+    assert len({occurrence, again}) == 2
+    stage.now = datetime.now(UTC)
+    for _ in range(2):
+        stage.upkeep(leader)
+    assert len(stage.sent) == 2
+    assert {(each.trigger, each.published) for each in stage.open()} == {("manual", 1)}
+    after = stage.client.get(stage.keys.cursor("work"))
+    assert before
+    assert after
+    assert before.mod_revision == after.mod_revision
+    audits = stage.client.prefix(stage.keys.prefix("audit")).kvs
+    assert [decode(kv.value, Audit).action for kv in audits] == ["trigger", "trigger"]
+
+
+def test_a_start_by_hand_keeps_the_policies_of_the_job(stage: Stage) -> None:
+    stage.term(job(overlap="queue-one", start_deadline=90, reruns=2))
+    with operators(stage) as client:
+        schedules.trigger(client, "work", actor=ANN)
+    (record,) = stage.open()
+    assert (record.overlap, record.reruns) == ("wait", 2)
+    assert record.deadline == record.nominal + timedelta(seconds=90)
+
+
+@pytest.mark.parametrize("change", [schedules.pause, schedules.resume, schedules.trigger])
+def test_nothing_is_changed_for_a_job_that_nobody_plans(stage: Stage, change: Any) -> None:
+    stage.term()
+    with operators(stage) as client, pytest.raises(observe.NotFound, match="'wrok'"):
+        change(client, "wrok", actor=ANN)
+    assert not stage.client.prefix(stage.keys.prefix("audit")).kvs
+    assert not stage.client.prefix(stage.keys.prefix("controls")).kvs

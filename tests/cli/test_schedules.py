@@ -1,0 +1,80 @@
+"""jobguard schedules: what is planned, its next times, and pausing, resuming and starting by hand."""
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from click.testing import Result
+
+from jobguard import Client
+from jobguard.records import Audit, Control, Keys, Open, Schedule, decode
+from tests.faces import NOW, put
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def planned(client: Client) -> None:
+    keys = Keys(client.namespace)
+    for job, times in (("digest", "cron 30 2 * * * Europe/Berlin skip"), ("poll", "every 5000000 us")):
+        definition = Schedule(
+            job=job, task=f"tasks.{job}", text=times, fingerprint=times, since=NOW - timedelta(days=1)
+        )
+        put(client, keys.schedule(job), definition)
+
+
+def control(client: Client, job: str) -> Control:
+    kv = client.get(Keys(client.namespace).control(job))
+    assert kv
+    return decode(kv.value, Control)
+
+
+def test_the_list_says_when_each_is_due_and_who_paused_it(client: Client, run: Run) -> None:
+    run("schedules", "pause", "digest", "--reason", "mail moves")
+    heads, digest, poll = run("schedules", "list").stdout.splitlines()
+    assert heads.split() == ["JOB", "DUE", "NEXT", "TIMES", "TASK", "PAUSED"]
+    assert digest.endswith(": mail moves")
+    assert poll.endswith("tasks.poll")
+    listed = json.loads(run("schedules", "list", "-o", "json").stdout)["items"]
+    assert [(each["job"], each["paused"]) for each in listed] == [("digest", True), ("poll", False)]
+    assert [each["due_next"] is None for each in listed] == [True, False]
+
+
+def test_a_preview_shows_utc_and_the_wall(run: Run) -> None:
+    heads, *rows = run("schedules", "preview", "digest", "-n", "400").stdout.splitlines()
+    assert heads.split() == ["UTC", "ON", "THE", "WALL", "NOTE"]
+    assert len(rows) == 400
+    assert all("T02:30:00+0" in row for row in rows)
+    assert any("02:30 does not exist and is left out" in row for row in rows)
+
+
+def test_a_job_is_paused_until_a_time_and_resumed(client: Client, run: Run) -> None:
+    answer = run("schedules", "pause", "poll", "--reason", "moves", "--until", "2199-01-01T01:00+01:00")
+    assert answer.stdout == "poll is paused until 2199-01-01T00:00:00Z.\n"
+    assert control(client, "poll").paused
+    assert run("schedules", "resume", "poll").stdout == "poll is planned again.\n"
+    assert not control(client, "poll").paused
+    entries = client.prefix(Keys(client.namespace).prefix("audit")).kvs
+    assert [decode(kv.value, Audit).action for kv in entries] == ["pause", "resume"]
+
+
+@pytest.mark.parametrize("until", ["soon", "2199-01-01T01:00", "2020-01-01T01:00Z"])
+def test_an_end_that_is_no_moment_to_come_is_refused(client: Client, run: Run, until: str) -> None:
+    assert run("schedules", "pause", "poll", "--reason", "moves", "--until", until).exit_code == 2
+    assert client.get(Keys(client.namespace).control("poll")) is None
+
+
+def test_a_job_is_started_now(client: Client, run: Run) -> None:
+    answer = json.loads(run("schedules", "trigger", "poll", "-o", "json").stdout)
+    (kv,) = client.prefix(Keys(client.namespace).prefix("open", "poll")).kvs
+    record = decode(kv.value, Open)
+    assert (record.trigger, record.task, record.planner) == ("manual", "tasks.poll", "")
+    assert answer["job"] == "poll"
+
+
+@pytest.mark.parametrize("words", [("preview",), ("pause", "--reason", "r"), ("resume",), ("trigger",)])
+def test_a_job_that_nobody_plans_is_exit_code_3(run: Run, words: tuple[str, ...]) -> None:
+    answer = run("schedules", words[0], "nothing", *words[1:])
+    assert (answer.exit_code, answer.stdout) == (3, "")
+    assert "no job 'nothing' is planned" in answer.stderr
