@@ -386,6 +386,35 @@ class MoveLeaderResponse(Response, frozen=True):
     pass
 
 
+AlarmAction = Literal["GET", "ACTIVATE", "DEACTIVATE", 0, 1, 2]
+AlarmType = Literal["NONE", "NOSPACE", "CORRUPT", 0, 1, 2]
+
+
+class AlarmRequest(Message, frozen=True):
+    """POST /v3/maintenance/alarm."""
+
+    action: AlarmAction = "GET"
+    memberID: Int64 = ZERO
+    alarm: AlarmType = "NONE"
+
+
+class AlarmMember(Message, frozen=True):
+    memberID: Int64 = ZERO
+    alarm: str = "NONE"
+
+
+class AlarmResponse(Response, frozen=True):
+    alarms: tuple[AlarmMember, ...] = ()
+
+
+class DefragmentRequest(Message, frozen=True):
+    pass
+
+
+class DefragmentResponse(Response, frozen=True):
+    pass
+
+
 class HashKVRequest(Message, frozen=True):
     revision: Int64 = ZERO
 

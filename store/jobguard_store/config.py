@@ -8,6 +8,7 @@ Never                reads the environment or opens anything
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,10 +23,15 @@ NEW, EXISTING = "new", "existing"  # what --initial-cluster-state says of the cl
 HEARTBEAT_INTERVAL_MS = 100
 ELECTION_TIMEOUT_MS = 1000
 ELECTION_TIMEOUT_MS_MAX = 50_000
+# History that stays for who reads or watches the past; whichever limit comes first.
+AUTO_COMPACTION_RETENTION = "1h"
+AUTO_COMPACTION_REVISIONS = 1_000_000
+QUOTA_BACKEND_BYTES = 2 << 30
 # Half of them stay, as many as etcd keeps for a member that lags.
 SNAPSHOT_COUNT = 10_000
 # Below five heartbeats a single late packet would depose a healthy leader (etcd draws the same line).
 HEARTBEATS_PER_ELECTION_MIN = 5
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,9 @@ class NodeConfig:
     heartbeat_interval_ms: int = HEARTBEAT_INTERVAL_MS
     election_timeout_ms: int = ELECTION_TIMEOUT_MS
     snapshot_count: int = SNAPSHOT_COUNT
+    auto_compaction_retention_s: float = 3600.0
+    auto_compaction_revisions: int = AUTO_COMPACTION_REVISIONS
+    quota_backend_bytes: int = QUOTA_BACKEND_BYTES
 
     @property
     def database_path(self) -> Path:
@@ -93,6 +102,9 @@ class NodeConfig:
         heartbeat_interval: int = HEARTBEAT_INTERVAL_MS,
         election_timeout: int = ELECTION_TIMEOUT_MS,
         snapshot_count: int = SNAPSHOT_COUNT,
+        auto_compaction_retention: str = AUTO_COMPACTION_RETENTION,
+        auto_compaction_revisions: int = AUTO_COMPACTION_REVISIONS,
+        quota_backend_bytes: int = QUOTA_BACKEND_BYTES,
     ) -> NodeConfig:
         """The flags as given; what is left out follows from what is not, as in etcd."""
         if not name or any(mark in name for mark in "=,/"):
@@ -109,6 +121,14 @@ class NodeConfig:
         _check_timing(heartbeat_interval, election_timeout)
         if snapshot_count <= 0:
             raise StartupError(f"--snapshot-count {snapshot_count} must be at least 1.")
+        if auto_compaction_revisions < 0:
+            raise StartupError(
+                f"--auto-compaction-revisions {auto_compaction_revisions} must be positive, or 0: no limit."
+            )
+        if quota_backend_bytes < 0:
+            raise StartupError(
+                f"--quota-backend-bytes {quota_backend_bytes} must be at least 1, or 0 for no quota."
+            )
         own = next(voter for voter in voters if voter.name == name)
         return cls(
             name=name,
@@ -127,6 +147,9 @@ class NodeConfig:
             heartbeat_interval_ms=heartbeat_interval,
             election_timeout_ms=election_timeout,
             snapshot_count=snapshot_count,
+            auto_compaction_retention_s=_seconds("--auto-compaction-retention", auto_compaction_retention),
+            auto_compaction_revisions=auto_compaction_revisions,
+            quota_backend_bytes=quota_backend_bytes,
         )
 
 
@@ -190,6 +213,17 @@ def _check_own_voter(
             f"--initial-advertise-peer-urls {','.join(peer_urls)} differs from what --initial-cluster "
             f"says of {name!r}: {','.join(own.peer_urls)}."
         )
+
+
+def _seconds(flag: str, text: str) -> float:
+    """A duration such as 90s, 10m or 1h30m; a bare number counts hours, as etcd has it."""
+    if text.isdecimal():
+        return 3600.0 * int(text)
+    parts = _DURATION.fullmatch(text)
+    if not text or parts is None:
+        raise StartupError(f"{flag} {text!r} is not a duration such as 90s, 10m or 1h30m.")
+    hours, minutes, seconds = (float(part or 0) for part in parts.groups())
+    return 3600 * hours + 60 * minutes + seconds
 
 
 def _check_timing(heartbeat_ms: int, election_ms: int) -> None:

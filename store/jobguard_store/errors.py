@@ -135,9 +135,15 @@ class TooManyRequests(StoreError):
 
 
 class NoSpace(StoreError):
-    """This node's disk is full; it accepts nothing until there is space again."""
+    """This node's disk is full, or a member's quota is: nothing is accepted that takes space."""
 
     text = "etcdserver: mvcc: database space exceeded"
+
+
+class CorruptCluster(StoreError):
+    """A member's state is not the others'. Nothing may change before somebody has looked; reads go on."""
+
+    text = "etcdserver: corrupt cluster"
 
 
 class NoLeader(StoreError):

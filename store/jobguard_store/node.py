@@ -25,8 +25,8 @@ from jobguard_store.errors import (
     StoreError,
 )
 from jobguard_store.history import is_historic
-from jobguard_store.machine.commands import Command, Range, Txn
-from jobguard_store.machine.results import HistoricRange, TxnResult
+from jobguard_store.machine.commands import AlarmKind, Command, Range, Txn
+from jobguard_store.machine.results import Alarm, HistoricRange, TxnResult
 from jobguard_store.machine.txn import check_revision
 from jobguard_store.members import MemberInfo
 from jobguard_store.peer_messages import Question, Step
@@ -132,8 +132,7 @@ class Node:
     def status(self) -> NodeStatus:
         replica, raft = self._replica, self._replica.raft
         errors = [] if self.has_leader else [NoLeader.text]
-        if replica.disk_full:
-            errors.append(f"memberID:{replica.identity.member_id} alarm:NOSPACE ")
+        errors += [f"memberID:{alarm.member} alarm:{alarm.kind.name} " for alarm in self.alarms()]
         return NodeStatus(
             db_size=replica.sizes.total,
             db_size_in_use=replica.sizes.in_use,
@@ -144,6 +143,19 @@ class Node:
             errors=tuple(errors),
             is_learner=self.is_learner,
         )
+
+    def alarms(self) -> list[Alarm]:
+        """All that are on, as known here; and that our disk is full, which the log may be unable to say."""
+        replica = self._replica
+        ours = Alarm(replica.identity.member_id, AlarmKind.NOSPACE)
+        return sorted({*replica.machine.alarms, *([ours] if replica.disk_full else ())})
+
+    async def give_space_back(self) -> None:
+        """Remove what compaction made unreadable, and free pages from the file. In the background it
+        happens anyway.
+        """
+        self._replica.check_running()
+        await self._replica.give_space_back()
 
     # --- members ----------------------------------------------------------------------------------
 

@@ -32,7 +32,16 @@ from jobguard_store.history import History
 from jobguard_store.joining import removed
 from jobguard_store.journal import Journal
 from jobguard_store.lessor import Lessor
-from jobguard_store.machine.commands import Command, ExpireLease, GrantLease, Origin, decode, encode
+from jobguard_store.machine.commands import (
+    AlarmKind,
+    Command,
+    Compact,
+    ExpireLease,
+    GrantLease,
+    Origin,
+    decode,
+    encode,
+)
 from jobguard_store.machine.results import Applied
 from jobguard_store.members import Members, about, founders, life_of, was_removed
 from jobguard_store.opening import Opened, open_file
@@ -53,11 +62,13 @@ from jobguard_store.peer_messages import (
 )
 from jobguard_store.proposals import Proposals
 from jobguard_store.questions import Questions
+from jobguard_store.quota import Quota
 from jobguard_store.raft import NOBODY, Configuration
 from jobguard_store.raft.core import Raft, Role
 from jobguard_store.raft.messages import EntryKind, PreVoteRequest, Ready, Snapshot, SnapshotOffer
 from jobguard_store.reads import Reads
 from jobguard_store.reconfiguring import Reconfiguring
+from jobguard_store.retention import Retention
 from jobguard_store.storage.damage import DiskFull
 from jobguard_store.storage.snapshot import Staged
 from jobguard_store.transport import Transport
@@ -71,7 +82,7 @@ T = TypeVar("T")
 
 REQUEST_TIMEOUT_S = 5.0  # and two election timeouts on top, as etcd counts
 LEADER_WAIT_ELECTIONS = 3
-SIZES_EVERY_TICKS = 50
+SIZES_EVERY_TICKS = 10
 # A killed leader's connections do not close everywhere in one moment: who has seen it asks one who will see
 # it within milliseconds. Refused at once, it would ask again only some heartbeats later.
 PRE_VOTE_HELD_S = 0.01
@@ -106,6 +117,10 @@ class Replica:
         self._loop = asyncio.get_running_loop()
         self.failure: asyncio.Future[BaseException] = self._loop.create_future()
         self.introduced = asyncio.Event()
+        self._retention = Retention(config.auto_compaction_retention_s, config.auto_compaction_revisions)
+        self._quota = Quota(
+            self.machine, member=self._me, limit=config.quota_backend_bytes, propose=self.propose
+        )
 
         self.raft = Raft(
             node_id=self._me,
@@ -151,7 +166,7 @@ class Replica:
             proposals=self._proposals,
             reconfiguring=self._reconfiguring,
             lead_in=self._lead_in,
-            on_compacted=lambda: self._in_background(self._journal.sweep()),
+            on_compacted=lambda: self._in_background(self.give_space_back()),
             applied_index=loaded.applied_index,
             on_configuration=self._configured,
         )
@@ -254,6 +269,10 @@ class Replica:
         future = self._reconfiguring.ask(step, member, peer_urls=peer_urls)
         self._schedule()
         await future
+
+    async def give_space_back(self) -> None:
+        await self._journal.sweep()
+        self._in_background(self._measure())
 
     async def ask(self, question: Question, lease_id: int) -> Told:
         self.check_running()
@@ -619,6 +638,7 @@ class Replica:
             self._expire_leases(now)
             self._hand_over_for_lack_of_space()
             self._trim_log()
+            self._forget_history(now)
             self._reconfiguring.tick(now)
             self._introduce_ourselves()
             if self.raft.accepts_proposals:
@@ -635,6 +655,17 @@ class Replica:
         index = self._trimming.take(self._journal.durable_applied, self.raft.held_by_peers)
         if index is not None and (base := self.raft.compact(index)) is not None:
             self._in_background(self._journal.trim(base))
+
+    def _forget_history(self, now: float) -> None:
+        machine = self.machine
+        self._retention.note(now, machine.revision)
+        if self.raft.role is Role.LEADER and self.raft.accepts_proposals:
+            pressed = any(
+                kind is AlarmKind.NOSPACE and not hand for (_, kind), hand in machine.alarms.items()
+            )
+            goal = self._retention.take(now, machine.revision, machine.compact_revision, pressed=pressed)
+            if goal is not None:
+                self.raft.propose([encode(Origin(self._me, self._boot, 0), Compact(goal))])
 
     def _expire_leases(self, now: float) -> None:
         """Proposed here and never forwarded: only an entry of this very term may end a lease by time."""
@@ -667,6 +698,8 @@ class Replica:
 
     async def _measure(self) -> None:
         self.sizes = await asyncio.to_thread(self._database.sizes)
+        if not self._ended:
+            await self._quota.measured(self.sizes.in_use - self._trimming.weight)
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

@@ -33,32 +33,32 @@ class Trimming:
             self.applied((entry,))
 
     def begin(self, base_index: int) -> None:
-        """The log is empty, and begins behind `base_index`."""
+        """The log is empty, and begins behind `base_index`. `weight` is about what it takes, in bytes."""
         self._base = base_index
-        self._weight = 0
+        self.weight = 0
         self._held: deque[tuple[int, int]] = deque()  # stretches of it: last index, weight
 
     def applied(self, entries: Sequence[Entry]) -> None:
         weight = ENTRY_WEIGHT * len(entries) + sum([len(entry.data) for entry in entries])
         self._held.append((entries[-1].index, weight))
-        self._weight += weight
+        self.weight += weight
 
     def take(self, durable: int, held_by_peers: int) -> int | None:
         """The index to forget up to, if it is time. Whoever takes it does so.
 
         `durable`: up to here the file holds entries applied.
         """
-        if durable - self._base <= self._count_max and self._weight <= WEIGHT_MAX:
+        if durable - self._base <= self._count_max and self.weight <= WEIGHT_MAX:
             return None
         base = self._base
         while self._held and self._may_go(*self._held[0], durable, held_by_peers):
             self._base, weight = self._held.popleft()
-            self._weight -= weight
+            self.weight -= weight
         return self._base if self._base > base else None
 
     def _may_go(self, last: int, weight: int, durable: int, held_by_peers: int) -> bool:
         if last > durable:
             return False
-        if last > held_by_peers and self._weight <= WEIGHT_FOR_PEERS_MAX:
+        if last > held_by_peers and self.weight <= WEIGHT_FOR_PEERS_MAX:
             return False
-        return last <= durable - self._count_max // 2 or self._weight - weight >= WEIGHT_KEPT
+        return last <= durable - self._count_max // 2 or self.weight - weight >= WEIGHT_KEPT

@@ -31,6 +31,13 @@ def test_what_is_left_out_follows_from_what_is_not() -> None:
     assert address("http://[::1]:80") == Address("::1", 80)
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("0", 0), ("2", 7200), ("90s", 90), ("10m", 600), ("1h30m", 5400), ("0.5h", 1800)]
+)
+def test_how_long_history_stays(text: str, seconds: float) -> None:
+    assert NodeConfig.from_flags(auto_compaction_retention=text).auto_compaction_retention_s == seconds
+
+
 def test_a_name_given_twice_has_two_urls() -> None:
     config = NodeConfig.from_flags(name="a", initial_cluster="a=http://h:2,b=http://h:3,a=http://h:1")
     assert config.initial_cluster == (Voter("a", ("http://h:1", "http://h:2")), Voter("b", ("http://h:3",)))
@@ -41,6 +48,13 @@ def test_a_name_given_twice_has_two_urls() -> None:
     [
         ({"name": ""}, "--name '' must not be empty"),
         ({"name": "a=b"}, "--name 'a=b' must not"),
+        (
+            {"auto_compaction_retention": "soon"},
+            "--auto-compaction-retention 'soon' is not a duration such as",
+        ),
+        ({"auto_compaction_retention": ""}, "--auto-compaction-retention '' is not a duration such as"),
+        ({"auto_compaction_revisions": -1}, "--auto-compaction-revisions -1 must be positive, or 0"),
+        ({"quota_backend_bytes": -1}, "--quota-backend-bytes -1 must be at least 1, or 0 for no quota"),
         ({"listen_client_urls": "127.0.0.1:2379"}, "--listen-client-urls '127.0.0.1:2379' is not a URL"),
         ({"listen_client_urls": "http://h"}, "is not a URL of the form http://host:port"),
         ({"listen_client_urls": "http://h:99999"}, "is not a URL"),

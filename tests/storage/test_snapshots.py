@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobguard_store.machine.commands import Command, Compact, GrantLease, Put, Range
+from jobguard_store.machine.commands import AlarmKind, Command, Compact, GrantLease, Put, RaiseAlarm, Range
 from jobguard_store.machine.results import HistoricRange
 from jobguard_store.raft.configuration import Configuration
 from jobguard_store.raft.messages import EntryId, HardState, Snapshot
@@ -56,6 +56,16 @@ def other(tmp_path: Path) -> Iterator[Member]:
 def transfer(member: Member, other: Member) -> Staged:
     name = cut(member, other.database.arriving_path)
     return stage(other.database.arriving_path, name)
+
+
+def test_alarms_go_along(member: Member, other: Member) -> None:
+    member.do(RaiseAlarm(2, AlarmKind.NOSPACE), RaiseAlarm(3, AlarmKind.CORRUPT, by_hand=True))
+    member.flush()
+    staged = transfer(member, other)
+    assert staged.machine.alarms == member.machine.alarms
+    other.database.adopt(staged, HardState(9, 2))
+    other.restart()
+    assert other.machine.fingerprint() == member.machine.fingerprint()
 
 
 def test_the_other_becomes_the_same_and_stays_itself(member: Member, other: Member) -> None:

@@ -33,10 +33,13 @@ async def version(node: "Node", query: bytes) -> Page:
 
 
 async def health(node: "Node", query: bytes) -> Page:
-    serializable = parse_qs(query.decode()).get("serializable", [""])[0] == "true"
-    reason = await _trouble(node, serializable=serializable)
+    options = parse_qs(query.decode())
+    alarms = {alarm.kind.name for alarm in node.alarms()}.difference(options.get("exclude", ()))
+    reason = f"ALARM {min(alarms)}" if alarms else ""
+    if not reason:
+        reason = await _trouble(node, serializable=options.get("serializable") == ["true"])
     body = wire.encode(wire.HealthResponse(health="false" if reason else "true", reason=reason))
-    return (503 if reason else 200), TEXT, body
+    return (503, TEXT, body + b"\n") if reason else (200, TEXT, body)
 
 
 async def livez(node: "Node", query: bytes) -> Page:

@@ -86,6 +86,8 @@ async def txn(node: "Node", body: bytes) -> Body:
 async def compact(node: "Node", body: bytes) -> Body:
     request = decode(body, wire.CompactionRequest)
     answer = await node.propose(Compact(int(request.revision)))
+    if request.physical:
+        await node.give_space_back()
     return wire.encode(wire.CompactionResponse(header=header(node, answer.revision)))
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from jobguard_store.api import cluster, health, kv, lease, watch
+from jobguard_store.api import cluster, health, kv, lease, maintenance, watch
 from jobguard_store.api.exchange import GRPC, JSON, TEXT, Disconnected, Exchange, Receive, Scope, Send
 from jobguard_store.api.lane import Lane
 from jobguard_store.api.shapes import Body
@@ -68,6 +68,8 @@ _UNARY: dict[str, Unary] = {
     "/cluster/member/remove": cluster.member_remove,
     "/cluster/member/promote": cluster.member_promote,
     "/cluster/member/update": cluster.member_update,
+    "/maintenance/alarm": maintenance.alarm,
+    "/maintenance/defragment": maintenance.defragment,
     "/maintenance/hashkv": cluster.hash_kv,
     "/maintenance/status": cluster.status,
     "/maintenance/transfer-leadership": cluster.transfer_leadership,

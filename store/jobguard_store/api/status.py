@@ -13,6 +13,7 @@ from jobguard import wire
 from jobguard_store.errors import (
     BadTransferee,
     Compacted,
+    CorruptCluster,
     DeadlineExceeded,
     FutureRevision,
     InvalidRequest,
@@ -44,6 +45,7 @@ class GrpcCode(IntEnum):
     FAILED_PRECONDITION = 9
     OUT_OF_RANGE = 11
     UNAVAILABLE = 14
+    DATA_LOSS = 15
 
 
 _CODE: dict[type[Exception], GrpcCode] = {
@@ -66,6 +68,7 @@ _CODE: dict[type[Exception], GrpcCode] = {
     ServerStopped: GrpcCode.UNAVAILABLE,
     # May have happened. Clients treat Unavailable after a write as just that, so no definite code will do.
     OutcomeUnknown: GrpcCode.UNAVAILABLE,
+    CorruptCluster: GrpcCode.DATA_LOSS,
     DeadlineExceeded: GrpcCode.DEADLINE_EXCEEDED,
 }
 
@@ -77,6 +80,7 @@ _HTTP: dict[GrpcCode, HTTPStatus] = {
     GrpcCode.FAILED_PRECONDITION: HTTPStatus.BAD_REQUEST,
     GrpcCode.OUT_OF_RANGE: HTTPStatus.BAD_REQUEST,
     GrpcCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+    GrpcCode.DATA_LOSS: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 
 Refusal = StoreError | OutcomeUnknown

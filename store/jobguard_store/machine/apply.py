@@ -17,20 +17,25 @@ import msgspec
 
 from jobguard_store.errors import (
     Compacted,
+    CorruptCluster,
     FutureRevision,
     LeaseExists,
     LeaseNotFound,
     LeaseTTLTooLarge,
+    NoSpace,
     StoreError,
 )
 from jobguard_store.machine import txn as txns
 from jobguard_store.machine.commands import (
+    AlarmKind,
     Command,
     Compact,
     DeleteRange,
     ExpireLease,
     GrantLease,
+    LowerAlarm,
     Put,
+    RaiseAlarm,
     Range,
     RevokeLease,
     Txn,
@@ -38,6 +43,8 @@ from jobguard_store.machine.commands import (
 from jobguard_store.machine.keyspace import Keyspace
 from jobguard_store.machine.leases import LeaseTable
 from jobguard_store.machine.results import (
+    Alarm,
+    AlarmResult,
     Applied,
     CompactResult,
     ExpireResult,
@@ -55,22 +62,30 @@ TTL_MAX_S = 9_000_000_000  # etcd's; keeps a deadline in nanoseconds within an i
 
 
 class Machine:
-    """The newest state of the store, in memory: keys, leases, revisions.
+    """The newest state of the store, in memory: keys, leases, revisions, alarms.
 
-    A fresh store stands at revision 1; nothing compacted yet is compact_revision -1.
+    A fresh store stands at revision 1; nothing compacted yet is compact_revision -1. `alarms` says of each
+    that is on whether it was raised by hand.
     """
 
-    __slots__ = ("compact_revision", "keys", "leases", "revision")
+    __slots__ = ("alarms", "compact_revision", "keys", "leases", "revision")
 
     def __init__(self) -> None:
         self.revision = 1
         self.compact_revision = -1
         self.keys = Keyspace()
         self.leases = LeaseTable()
+        self.alarms: dict[Alarm, bool] = {}
 
     @classmethod
     def restore(
-        cls, *, revision: int, compact_revision: int, records: Iterable[Record], leases: Mapping[int, int]
+        cls,
+        *,
+        revision: int,
+        compact_revision: int,
+        records: Iterable[Record],
+        leases: Mapping[int, int],
+        alarms: Mapping[Alarm, bool],
     ) -> "Machine":
         """The machine as it stood; `leases` as id -> ttl. Attached keys follow from the records.
 
@@ -81,6 +96,7 @@ class Machine:
         machine.compact_revision = compact_revision
         machine.keys = Keyspace(records)
         machine.leases = LeaseTable(leases, machine.keys)
+        machine.alarms = dict(alarms)
         return machine
 
     def become(self, other: "Machine") -> None:
@@ -93,6 +109,8 @@ class Machine:
     def apply(self, command: Command, entry_term: int) -> Applied:
         """Run one committed command; `entry_term` is the term of its log entry."""
         try:
+            if self.alarms:
+                self._refuse_under_alarm(command)
             match command:
                 case Put():
                     return self._put(command)
@@ -111,6 +129,10 @@ class Machine:
                     return self._expire(command, entry_term)
                 case Compact():
                     return self._compact(command)
+                case RaiseAlarm():
+                    return self._raise_alarm(command)
+                case LowerAlarm():
+                    return self._lower_alarm(command)
                 case never:
                     assert_never(never)
         except StoreError as refusal:
@@ -165,6 +187,36 @@ class Machine:
         rows = Rows(self.revision, compact_revision=command.revision)
         return Applied(CompactResult(self.revision), self.revision, rows)
 
+    def _raise_alarm(self, command: RaiseAlarm) -> Applied:
+        alarm = Alarm(command.member, command.kind)
+        self.alarms = {**self.alarms, alarm: command.by_hand or self.alarms.get(alarm, False)}
+        return self._alarmed(alarm)
+
+    def _lower_alarm(self, command: LowerAlarm) -> Applied:
+        alarm = Alarm(command.member, command.kind)
+        by_hand = self.alarms.get(alarm)
+        if by_hand is None or (by_hand and not command.by_hand):
+            return self._unchanged(AlarmResult(self.revision, None))
+        self.alarms = {other: self.alarms[other] for other in self.alarms if other != alarm}
+        return self._alarmed(alarm)
+
+    def _alarmed(self, alarm: Alarm) -> Applied:
+        rows = Rows(self.revision, alarms=self.alarms)
+        return Applied(AlarmResult(self.revision, alarm), self.revision, rows)
+
+    def _refuse_under_alarm(self, command: Command) -> None:
+        """By what the log says, never by what this member's own disk does: all must decide alike."""
+        if isinstance(command, RaiseAlarm | LowerAlarm):
+            return
+        if self.is_on(AlarmKind.CORRUPT):
+            raise CorruptCluster
+        if self.is_on(AlarmKind.NOSPACE) and txns.may_grow(command):
+            raise NoSpace
+
+    def is_on(self, kind: AlarmKind) -> bool:
+        """Whether any member has such an alarm."""
+        return any(alarm.kind is kind for alarm in self.alarms)
+
     def _writer(self) -> txns.Writer:
         return txns.Writer(self.keys, self.leases, self.revision)
 
@@ -213,7 +265,8 @@ class Machine:
         """A digest of the logical state: equal on all nodes that have applied the same commands."""
         digest = hashlib.sha256()
         leases = [(lease, self.leases.ttl(lease)) for lease in sorted(self.leases.ids())]
-        digest.update(_encoder.encode((self.revision, self.compact_revision, leases)))
+        alarms = sorted(self.alarms.items())
+        digest.update(_encoder.encode((self.revision, self.compact_revision, leases, alarms)))
         for record in self.keys:
             digest.update(_encoder.encode(msgspec.structs.astuple(record)))
         return digest.digest()

@@ -158,7 +158,37 @@ class Compact(_Logged, frozen=True, tag=8):
     revision: int
 
 
-Command = Put | Txn | DeleteRange | Range | GrantLease | RevokeLease | ExpireLease | Compact
+class AlarmKind(IntEnum):
+    NOSPACE = 1  # a member is short of space: nothing may grow
+    CORRUPT = 2  # a member's state is not the others': nothing may change
+
+
+class RaiseAlarm(_Logged, frozen=True, tag=9):
+    """`member` is in trouble. An alarm raised by hand stays until it is lowered by hand."""
+
+    member: int
+    kind: AlarmKind
+    by_hand: bool = False
+
+
+class LowerAlarm(_Logged, frozen=True, tag=10):
+    member: int
+    kind: AlarmKind
+    by_hand: bool = False
+
+
+Command = (
+    Put
+    | Txn
+    | DeleteRange
+    | Range
+    | GrantLease
+    | RevokeLease
+    | ExpireLease
+    | Compact
+    | RaiseAlarm
+    | LowerAlarm
+)
 
 
 # --- bytes ----------------------------------------------------------------------------------------

@@ -10,11 +10,12 @@ be part of a cycle.
 
 from collections.abc import Sequence
 from enum import IntEnum
+from typing import NamedTuple
 
 import msgspec
 
 from jobguard_store.errors import StoreError
-from jobguard_store.machine.commands import Range
+from jobguard_store.machine.commands import AlarmKind, Range
 
 
 class _Value(msgspec.Struct, frozen=True, gc=False):
@@ -58,6 +59,13 @@ class ChangeEvent(_Value, frozen=True):
     @property
     def revision(self) -> int:
         return self.record.mod_revision
+
+
+class Alarm(NamedTuple):
+    """Which member is in which trouble."""
+
+    member: int
+    kind: AlarmKind
 
 
 # --- answers --------------------------------------------------------------------------------------
@@ -133,7 +141,14 @@ class CompactResult(_Value, frozen=True):
     revision: int
 
 
-Result = OpResult | GrantResult | RevokeResult | ExpireResult | CompactResult
+class AlarmResult(_Value, frozen=True):
+    """The alarm that was raised, or was on already; the one that was lowered, None if there was none."""
+
+    revision: int
+    alarm: "Alarm | None"
+
+
+Result = OpResult | GrantResult | RevokeResult | ExpireResult | CompactResult | AlarmResult
 
 
 # --- what one command leaves behind ---------------------------------------------------------------
@@ -143,13 +158,14 @@ class Rows(_Value, frozen=True):
     """What one command changes in the tables; goes to disk with its entry's index as applied_index.
 
     `events` are of one revision, in the order of their sub-revisions; `leases` are (id, ttl), ttl 0 = gone;
-    `compact_revision` is None where it does not change.
+    `compact_revision` is None where it does not change; `alarms` are what is on now, None likewise.
     """
 
     revision: int
     events: tuple[ChangeEvent, ...] = ()
     leases: tuple[tuple[int, int], ...] = ()
     compact_revision: int | None = None
+    alarms: dict[Alarm, bool] | None = None
 
 
 class Applied(_Value, frozen=True):

@@ -15,10 +15,12 @@ from typing import assert_never
 
 from jobguard_store.errors import Compacted, FutureRevision, KeyNotFound, LeaseNotFound
 from jobguard_store.machine.commands import (
+    Command,
     Compare,
     CompareResult,
     CompareTarget,
     DeleteRange,
+    GrantLease,
     Put,
     Range,
     Txn,
@@ -195,6 +197,13 @@ def read(request: Range, keys: Keyspace, revision: int) -> RangeResult | Histori
     if 0 < request.revision < revision:
         return HistoricRange(revision, request, request.revision)
     return keys.range(request, revision)
+
+
+def may_grow(command: Command) -> bool:
+    """Whether it may need space, whichever branch it takes."""
+    if isinstance(command, Txn):
+        return any(may_grow(op) for op in (*command.success, *command.failure))
+    return isinstance(command, Put | GrantLease)
 
 
 def writes(txn: Txn) -> bool:

@@ -9,13 +9,13 @@ A batch that is still waiting when the next one is due takes the next one in: on
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from jobguard_store.machine.results import ChangeEvent, Rows
+from jobguard_store.machine.results import Alarm, ChangeEvent, Rows
 from jobguard_store.raft.messages import Entry, HardState
 
 
 @dataclass(slots=True)
 class Batch:
-    """Log, votes and state, as one transaction. Leases are id -> ttl, ttl 0 = gone."""
+    """Log, votes and state, as one transaction. Leases are id -> ttl, ttl 0 = gone; alarms: all."""
 
     hard_state: HardState | None = None
     entries: list[Entry] = field(default_factory=list)
@@ -24,6 +24,7 @@ class Batch:
     compact_revision: int | None = None
     events: list[ChangeEvent] = field(default_factory=list)
     leases: dict[int, int] = field(default_factory=dict)
+    alarms: dict[Alarm, bool] | None = None
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Add log entries; a suffix of ours that they replace gives way."""
@@ -40,13 +41,15 @@ class Batch:
             self.leases.update(rows.leases)
             if rows.compact_revision is not None:
                 self.compact_revision = rows.compact_revision
+            if rows.alarms is not None:
+                self.alarms = rows.alarms
 
     def merge(self, later: "Batch") -> None:
         """Take in a later batch, as if it had been collected here."""
         self.append(later.entries)
         self.events.extend(later.events)
         self.leases.update(later.leases)
-        for name in ("hard_state", "applied_index", "revision", "compact_revision"):
+        for name in ("hard_state", "applied_index", "revision", "compact_revision", "alarms"):
             if (value := getattr(later, name)) is not None:
                 setattr(self, name, value)
 

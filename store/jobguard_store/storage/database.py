@@ -196,6 +196,8 @@ class Database:
                 state.append_events(self._writer, batch.events)
             if batch.leases:
                 state.write_leases(self._writer, batch.leases)
+            if batch.alarms is not None:
+                state.write_alarms(self._writer, batch.alarms)
             if indexing.due:
                 rows = max(index.SLICE_ROWS, 2 * len(batch.events))
                 indexing = index.bring_up(self._writer, indexing, row.revision, rows)

@@ -27,7 +27,7 @@ from jobguard_store.storage.damage import Damage, DiskFull, Newer, sqlite_code
 from jobguard_store.storage.lives import Life
 from jobguard_store.storage.meta import Meta
 
-_OF_THE_STATE = ("alembic_version", "history", "versions", "live", "leases")
+_OF_THE_STATE = ("alembic_version", "history", "versions", "live", "leases", "alarms")
 
 
 class Unfit(Exception):

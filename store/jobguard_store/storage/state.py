@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from sqlalchemy import ColumnElement, Connection, FromClause, func, select, text
+from sqlalchemy import ColumnElement, Connection, FromClause, delete, func, insert, select, text
 
 from jobguard_store.machine.apply import Machine
-from jobguard_store.machine.results import ChangeEvent, Record
+from jobguard_store.machine.commands import AlarmKind
+from jobguard_store.machine.results import Alarm, ChangeEvent, Record
 from jobguard_store.storage.damage import Damage
-from jobguard_store.storage.tables import delete_rows, history, insert_rows, leases, live
+from jobguard_store.storage.tables import alarms, delete_rows, history, insert_rows, leases, live
 
 # --- writing ----------------------------------------------------------------------------------------
 
@@ -50,6 +51,18 @@ def write_leases(tx: Connection, changed: Mapping[int, int]) -> None:
     granted = [(lease, ttl, lease_checksum(lease, ttl)) for lease, ttl in changed.items() if ttl]
     delete_rows(tx, leases.c.id, gone)
     insert_rows(tx, leases, [value for row in granted for value in row], replace=True)
+
+
+def write_alarms(tx: Connection, on: Mapping[Alarm, bool]) -> None:
+    """All that are on, and whether by hand. There are few, and they change seldom."""
+    tx.execute(delete(alarms))
+    for alarm, by_hand in on.items():
+        row = (f"{alarm.member:x}", int(alarm.kind), int(by_hand))
+        tx.execute(insert(alarms).values((*row, alarm_checksum(*row))))
+
+
+def alarm_checksum(member: str, kind: int, by_hand: int) -> int:
+    return crc32(f"{member} {kind} {by_hand}".encode())
 
 
 def checksum(record: Record, sub: int) -> int:
@@ -92,15 +105,26 @@ def load(tx: Connection, revision: int, compact_revision: int) -> Machine:
             raise Damage(f"lease {lease} is not what was written")
         granted[lease] = ttl
     rows = tx.execute(select(*version(live)).order_by(live.c.key))
+    on = _load_alarms(tx)
     try:
         return Machine.restore(
             revision=revision,
             compact_revision=compact_revision,
             records=map(version_of, rows),
             leases=granted,
+            alarms=on,
         )
     except KeyError as missing:
         raise Damage(f"lease {missing} has keys but no row") from None
+
+
+def _load_alarms(tx: Connection) -> dict[Alarm, bool]:
+    on = {}
+    for member, kind, by_hand, noted in tx.execute(select(alarms)):
+        if alarm_checksum(member, kind, by_hand) != noted:
+            raise Damage(f"an alarm of member {member} is not what was written")
+        on[Alarm(int(member, 16), AlarmKind(kind))] = bool(by_hand)
+    return on
 
 
 def verify(tx: Connection) -> None:

@@ -92,6 +92,16 @@ leases = Table(
     Column("checksum", Integer, nullable=False),
 )
 
+alarms = Table(
+    "alarms",
+    metadata,
+    Column("member_id", Text, primary_key=True),
+    Column("kind", Integer, primary_key=True, autoincrement=False),
+    Column("by_hand", Integer, nullable=False),
+    Column("checksum", Integer, nullable=False),
+)
+"""Which are on. A member's id is hexadecimal, as in meta."""
+
 meta = Table(
     "meta",
     metadata,

@@ -1,0 +1,49 @@
+"""What a member does about its file and its troubles.
+
+Place in the house   server -> maintenance -> node
+"""
+
+from typing import TYPE_CHECKING
+
+from jobguard import wire
+from jobguard.wire import int64
+from jobguard_store.api.exchange import decode
+from jobguard_store.api.shapes import Body, header
+from jobguard_store.machine.commands import AlarmKind, LowerAlarm, RaiseAlarm
+from jobguard_store.machine.results import Alarm
+
+if TYPE_CHECKING:
+    from jobguard_store.node import Node
+
+_KIND: dict[str | int, AlarmKind] = {key: each for each in AlarmKind for key in (each.name, each.value)}
+
+
+async def alarm(node: "Node", body: bytes) -> Body:
+    request = decode(body, wire.AlarmRequest)
+    kind, member = _KIND.get(request.alarm), int(request.memberID)
+    match request.action:
+        case "GET" | 0:
+            await node.read_barrier()
+            found = [each for each in node.alarms() if kind in (None, each.kind)]
+        case _ if kind is None:
+            found = []
+        case "ACTIVATE" | 1:
+            answer = await node.propose(RaiseAlarm(member, kind, by_hand=True))
+            found = [answer.result.alarm]
+        case _:
+            answer = await node.propose(LowerAlarm(member, kind, by_hand=True))
+            found = [answer.result.alarm] if answer.result.alarm else []
+    return wire.encode(
+        wire.AlarmResponse(header=header(node, node.header().revision), alarms=_spelled(found))
+    )
+
+
+async def defragment(node: "Node", body: bytes) -> Body:
+    """Free pages go back to the file system by themselves, in slices; this waits until they have."""
+    decode(body, wire.DefragmentRequest)
+    await node.give_space_back()
+    return wire.encode(wire.DefragmentResponse())
+
+
+def _spelled(alarms: list[Alarm]) -> tuple[wire.AlarmMember, ...]:
+    return tuple([wire.AlarmMember(memberID=int64(each.member), alarm=each.kind.name) for each in alarms])
