@@ -126,7 +126,7 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
     def _current_term(self) -> _Term | None:
         """The term of our present lead; a new one starts from what the store holds."""
         fence = self._campaign().fence()
-        if not self.schedules_equal(self.old_schedulers, self.schedule):
+        if self.schedule != self.old_schedulers:  # not schedules_equal: that compares entries with themselves
             self._take_over_changes()
         if fence is None:
             if self._term is not None:

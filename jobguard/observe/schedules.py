@@ -3,7 +3,7 @@
 Place in the house   observe -> schedules -> reading, preview
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,6 +18,8 @@ from jobguard.wire import KeyValue, RangeRequest
 
 if TYPE_CHECKING:
     from jobguard.client import Client
+
+_JUST_BEFORE = timedelta(microseconds=1)  # what is due at the end of a pause is not paused
 
 
 class Schedule(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,7 +86,7 @@ def _schedule(kv: KeyValue, said: KeyValue | None) -> Schedule:
         version=definition.version,
         since=definition.since,
         policy=definition.policy,
-        due_next=_due_next(definition, control.until if paused else now),
+        due_next=_due_next(definition, control.until and control.until - _JUST_BEFORE if paused else now),
         paused=paused,
         paused_by=control.by if paused else "",
         paused_why=control.why if paused else "",

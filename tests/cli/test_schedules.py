@@ -41,6 +41,12 @@ def test_the_list_says_when_each_is_due_and_who_paused_it(client: Client, run: R
     assert [each["due_next"] is None for each in listed] == [True, False]
 
 
+def test_what_is_due_at_the_end_of_a_pause_is_due_next(run: Run) -> None:
+    run("schedules", "pause", "poll", "--reason", "mail moves", "--until", "2199-01-01T00:00:05Z")
+    _, poll = json.loads(run("schedules", "list", "-o", "json").stdout)["items"]
+    assert (poll["due_next"], poll["paused_until"]) == ("2199-01-01T00:00:05Z",) * 2
+
+
 def test_a_preview_shows_utc_and_the_wall(run: Run) -> None:
     heads, *rows = run("schedules", "preview", "digest", "-n", "400").stdout.splitlines()
     assert heads.split() == ["UTC", "ON", "THE", "WALL", "NOTE"]
