@@ -90,6 +90,17 @@ class Job:
         )
 
 
+def changed(before: Schedule, after: Schedule) -> str:
+    """What a deploy changed in a definition, for people."""
+    old, new = (
+        {"times": each.text, "task": each.task, "version": each.version, **each.policy}
+        for each in (before, after)
+    )
+    return ", ".join(
+        f"{fact} from {old.get(fact)} to {value}" for fact, value in new.items() if old.get(fact) != value
+    )
+
+
 def ended(record: Open, verdict: Verdict, reason: str, now: datetime, nonce: str) -> Done:
     """The verdict over an occurrence that nobody runs."""
     return Done(

@@ -22,7 +22,7 @@ from typing import TypeVar
 from celery.utils.log import get_logger
 
 from jobguard import planning
-from jobguard.celery.entries import Job, ended, occurrence_text
+from jobguard.celery.entries import Job, changed, ended, occurrence_text
 from jobguard.client import Client
 from jobguard.errors import OutcomeUnknown, Unavailable
 from jobguard.records import Control, Cursor, Done, Keys, Open, Schedule, Verdict
@@ -148,7 +148,8 @@ class Leader:
         if not isinstance(outcome, Written):
             raise Stale(name)
         self._cursors[name] = Seen(following, outcome.revision)
-        logger.info("jobguard: %s is planned %s, task %s", name, job.times.text, job.task)
+        changes = f"; changed: {changed(old.record, new)}" if old and old.record != new else ""
+        logger.info("jobguard: %s is planned %s, task %s%s", name, job.times.text, job.task, changes)
 
     def _withdraw(self, name: str, old: Seen[Schedule]) -> None:
         if old.record.version <= self.version:

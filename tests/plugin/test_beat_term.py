@@ -347,6 +347,17 @@ def test_a_changed_policy_does_not_move_the_cursor(stage: Stage) -> None:
     assert installed.policy["overlap"] == "allow"
 
 
+def test_the_log_says_what_a_deploy_changed(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    stage.term(job())
+    assert "changed" not in caplog.text
+    stage.term(job(every_s=30, overlap="allow"), version=7)
+    assert (
+        "work is planned every 30 s, task t; changed: times from every 60 s to every 30 s, "
+        "version from 0 to 7, overlap from skip to allow\n"
+    ) in caplog.text
+
+
 def test_a_takeover_by_equal_code_rewrites_nothing(stage: Stage) -> None:
     chosen = job(catch_up={"all": 3}, start_deadline=90, on_lost={"rerun": 2})
     stage.term(chosen)
