@@ -25,9 +25,10 @@ from jobguard import planning
 from jobguard.celery.entries import Job, changed, ended, occurrence_text
 from jobguard.client import Client
 from jobguard.errors import OutcomeUnknown, Unavailable
+from jobguard.ops import get_op
 from jobguard.records import Control, Cursor, Done, Keys, Open, Schedule, Verdict
 from jobguard.schedule import Due, due
-from jobguard.steps import Deposed, Fence, Seen, Transaction, Written, see, seen
+from jobguard.steps import Deposed, Fence, Seen, Transaction, Written, first, see, seen
 from jobguard.wire import KeyValue
 
 logger = get_logger("jobguard.beat")
@@ -113,6 +114,12 @@ class Leader:
     def _stored(self, part: str) -> dict[str, KeyValue]:
         return {self.keys.parts(kv.key)[1]: kv for kv in self.client.prefix(self.keys.prefix(part)).kvs}
 
+    def _look_again(self, name: str) -> None:
+        """What could not be read may have been put right since the term began."""
+        keys = (self.keys.schedule(name), self.keys.cursor(name), self.keys.control(name))
+        answer = self.client.txn(success=[get_op(key) for key in keys])
+        self._found[name] = (first(answer, 0), first(answer, 1), first(answer, 2))
+
     def _apart(self, name: str, do: Callable[[str, datetime], None], now: datetime) -> datetime | None:
         """A step for one job; when its next one is due, None if never."""
         with apart(name):
@@ -171,6 +178,7 @@ class Leader:
 
     def _plan(self, name: str, now: datetime) -> None:
         if name not in self._cursors:  # it had been set aside
+            self._look_again(name)
             self._install(name, now)
         job, cursor = self.jobs[name], self._cursors.get(name)
         if cursor is None:

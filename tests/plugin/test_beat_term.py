@@ -655,6 +655,24 @@ def test_a_pause_with_an_end_ends_by_itself(stage: Stage) -> None:
     assert [each.verdict for each in stage.done()] == [Verdict.SKIPPED] * 2
 
 
+@pytest.mark.parametrize("part", ["schedules", "cursors", "controls"])
+def test_a_job_set_aside_for_a_record_it_could_not_read_is_planned_once_it_can(
+    stage: Stage, part: str
+) -> None:
+    stage.term()
+    key = stage.keys.key(part, "work")
+    readable = stage.client.get(key)
+    stage.client.put(key, b'{"v":2}')
+    leader = stage.term()
+    stage.at(40)
+    leader.plan_due()
+    assert stage.open() == []
+    stage.client.put(key, readable.value) if readable else stage.client.delete(key)
+    stage.at(75)
+    leader.plan_due()
+    assert [each.nominal.minute for each in stage.open()] == [1]
+
+
 def test_pausing_one_job_leaves_the_others(stage: Stage) -> None:
     leader = stage.term(job(), job("other"))
     control(stage)
