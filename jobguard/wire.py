@@ -441,6 +441,106 @@ class StatusResponse(Response, frozen=True):
     isLearner: bool = False
 
 
+class HashRequest(Message, frozen=True):
+    pass
+
+
+class HashResponse(Response, frozen=True):
+    hash: int = 0
+
+
+class DowngradeRequest(Message, frozen=True):
+    """POST /v3/maintenance/downgrade."""
+
+    action: Literal["VALIDATE", "ENABLE", "CANCEL", 0, 1, 2] = "VALIDATE"
+    version: str = ""
+
+
+class AuthStatusRequest(Message, frozen=True):
+    pass
+
+
+class AuthStatusResponse(Response, frozen=True):
+    enabled: bool = False
+    authRevision: Int64 = ZERO
+
+
+class AuthenticateRequest(Message, frozen=True):
+    name: str = ""
+    password: str = ""
+
+
+# --- lock and election ----------------------------------------------------------------------------
+
+
+class LockRequest(Message, frozen=True):
+    """POST /v3/lock/lock. With lease 0 the server grants one."""
+
+    name: bytes = b""
+    lease: Int64 = ZERO
+
+
+class LockResponse(Response, frozen=True):
+    key: bytes = b""
+
+
+class UnlockRequest(Message, frozen=True):
+    key: bytes = b""
+
+
+class UnlockResponse(Response, frozen=True):
+    pass
+
+
+class LeaderKey(Message, frozen=True):
+    """Who leads: the one whose `key` was created at `rev`."""
+
+    name: bytes = b""
+    key: bytes = b""
+    rev: Int64 = ZERO
+    lease: Int64 = ZERO
+
+
+class CampaignRequest(Message, frozen=True):
+    name: bytes = b""
+    lease: Int64 = ZERO
+    value: bytes = b""
+
+
+class CampaignResponse(Response, frozen=True):
+    leader: LeaderKey | None = None
+
+
+class ProclaimRequest(Message, frozen=True):
+    leader: LeaderKey | None = None
+    value: bytes = b""
+
+
+class ProclaimResponse(Response, frozen=True):
+    pass
+
+
+class ResignRequest(Message, frozen=True):
+    leader: LeaderKey | None = None
+
+
+class ResignResponse(Response, frozen=True):
+    pass
+
+
+class LeaderRequest(Message, frozen=True):
+    """POST /v3/election/leader, and /v3/election/observe."""
+
+    name: bytes = b""
+
+
+class LeaderResponse(Response, frozen=True):
+    kv: KeyValue | None = None
+
+
+# --- plain HTTP -----------------------------------------------------------------------------------
+
+
 class VersionResponse(msgspec.Struct, frozen=True, kw_only=True):
     """GET /version. Clients parse both as three integers separated by dots."""
 

@@ -172,6 +172,44 @@ class ServerStopped(StoreError):
     text = "etcdserver: server stopped"
 
 
+class RecipeRefused(StoreError):
+    """A lock or an election says no; gRPC has no code for what it means."""
+
+
+class SessionExpired(RecipeRefused):
+    """The lease ended while its owner waited for the lock."""
+
+    text = "mutex: session is expired"
+
+
+class NotElected(RecipeRefused):
+    text = "election: not leader"
+
+
+class NobodyElected(RecipeRefused):
+    text = "election: no leader"
+
+
+class LeaderKeyNotProvided(RecipeRefused):
+    text = '"leader" field must be provided'
+
+
+class InvalidDowngradeTarget(InvalidRequest):
+    text = "etcdserver: invalid downgrade target version"
+
+
+class WrongDowngradeFormat(InvalidRequest):
+    text = "etcdserver: wrong downgrade target version format"
+
+
+class NoDowngrade(StoreError):
+    text = "etcdserver: no inflight downgrade job"
+
+
+class AuthNotEnabled(StoreError):
+    text = "etcdserver: authentication is not enabled"
+
+
 class OutcomeUnknown(Exception):
     """The request may or may not have happened; deliberately not a StoreError (no definite answer)."""
 

@@ -6,8 +6,9 @@ Gives                a whole body or a stream of messages; one answer or a strea
 Never                knows what a message means
 """
 
+import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
@@ -97,6 +98,23 @@ class Exchange:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         raise Disconnected
+
+    async def while_there(self, work: Coroutine[Any, Any, M]) -> M:
+        """The outcome of `work`, which is cancelled if the client leaves it. Raises Disconnected."""
+        working = asyncio.ensure_future(work)
+        leaving = asyncio.ensure_future(self.disconnected())
+        try:
+            await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise Disconnected
+            return await working
+        finally:
+            for task in (working, leaving):
+                task.cancel()
+            await asyncio.wait([working, leaving])
+            for task in (working, leaving):
+                if not task.cancelled():
+                    task.exception()  # looked at, or the loop would take it for one that nobody expected
 
     async def answer(
         self, code: int, headers: Iterable[tuple[bytes, bytes]], body: bytes | Sequence[bytes]

@@ -29,7 +29,7 @@ async def grant(node: "Node", body: bytes) -> Body:
     if request.ID:
         answer = await node.propose(GrantLease(int(request.ID), ttl))
     else:
-        answer = await _grant_with_new_id(node, ttl)
+        answer = await grant_with_new_id(node, ttl)
     return wire.encode(
         wire.LeaseGrantResponse(
             header=header(node, answer.revision), ID=int64(answer.result.id), TTL=int64(answer.result.ttl)
@@ -37,7 +37,7 @@ async def grant(node: "Node", body: bytes) -> Body:
     )
 
 
-async def _grant_with_new_id(node: "Node", ttl: int) -> "Answer":
+async def grant_with_new_id(node: "Node", ttl: int) -> "Answer":
     """The id is drawn here, for apply may not draw; a taken one is drawn again, as the caller chose none."""
     while True:
         try:

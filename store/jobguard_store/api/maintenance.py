@@ -3,18 +3,21 @@
 Place in the house   server -> maintenance -> node
 """
 
+import re
 from typing import TYPE_CHECKING
 
 from jobguard import wire
 from jobguard.wire import int64
 from jobguard_store.api.exchange import decode
 from jobguard_store.api.shapes import Body, header
+from jobguard_store.errors import InvalidDowngradeTarget, NoDowngrade, WrongDowngradeFormat
 from jobguard_store.machine.commands import AlarmKind, LowerAlarm, RaiseAlarm
 from jobguard_store.machine.results import Alarm
 
 if TYPE_CHECKING:
     from jobguard_store.node import Node
 
+_VERSION = re.compile(r"\d+\.\d+(\.\d+)?")
 _KIND: dict[str | int, AlarmKind] = {key: each for each in AlarmKind for key in (each.name, each.value)}
 
 
@@ -43,6 +46,23 @@ async def defragment(node: "Node", body: bytes) -> Body:
     decode(body, wire.DefragmentRequest)
     await node.give_space_back()
     return wire.encode(wire.DefragmentResponse())
+
+
+async def hash_(node: "Node", body: bytes) -> Body:
+    """Of all keys as they are; etcd hashes its file here, and no two members have theirs alike."""
+    decode(body, wire.HashRequest)
+    found = await node.hash_kv(0)
+    return wire.encode(wire.HashResponse(header=header(node, found.revision), hash=found.value))
+
+
+async def downgrade(node: "Node", body: bytes) -> Body:
+    """There is no older version of our file to go back to."""
+    request = decode(body, wire.DowngradeRequest)
+    if request.action in ("CANCEL", 2):
+        raise NoDowngrade
+    if not _VERSION.fullmatch(request.version):
+        raise WrongDowngradeFormat
+    raise InvalidDowngradeTarget
 
 
 def _spelled(alarms: list[Alarm]) -> tuple[wire.AlarmMember, ...]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from jobguard_store.api import cluster, health, kv, lease, maintenance, watch
+from jobguard_store.api import auth, cluster, election, health, kv, lease, lock, maintenance, watch
 from jobguard_store.api.exchange import GRPC, JSON, TEXT, Disconnected, Exchange, Receive, Scope, Send
 from jobguard_store.api.lane import Lane
 from jobguard_store.api.shapes import Body
@@ -73,10 +73,22 @@ _UNARY: dict[str, Unary] = {
     "/maintenance/hashkv": cluster.hash_kv,
     "/maintenance/status": cluster.status,
     "/maintenance/transfer-leadership": cluster.transfer_leadership,
+    "/maintenance/hash": maintenance.hash_,
+    "/maintenance/downgrade": maintenance.downgrade,
+    "/auth/status": auth.status,
+    "/auth/authenticate": auth.authenticate,
+    "/lock/unlock": lock.unlock,
+    "/election/proclaim": election.proclaim,
+    "/election/leader": election.leader,
+    "/election/resign": election.resign,
 }
 _STREAMING: dict[str, Streaming] = {
     "/watch": watch.watch,
     "/lease/keepalive": lease.keepalive,
+    "/election/observe": election.observe,
+    # One answer each, but it may be long in coming: they end as streams do, with their client or the server.
+    "/lock/lock": lock.lock,
+    "/election/campaign": election.campaign,
 }
 UNARY = {prefix + path: call for prefix in _API for path, call in _UNARY.items()}
 STREAMING = {prefix + path: call for prefix in _API for path, call in _STREAMING.items()}

@@ -11,6 +11,7 @@ from http import HTTPStatus
 
 from jobguard import wire
 from jobguard_store.errors import (
+    AuthNotEnabled,
     BadTransferee,
     Compacted,
     CorruptCluster,
@@ -23,10 +24,12 @@ from jobguard_store.errors import (
     LeaseTTLTooLarge,
     MemberNotFound,
     MessageTooLarge,
+    NoDowngrade,
     NoLeader,
     NoSpace,
     NotTheLeader,
     OutcomeUnknown,
+    RecipeRefused,
     ReconfigurationRefused,
     ServerStopped,
     StoreError,
@@ -38,6 +41,7 @@ from jobguard_store.errors import (
 class GrpcCode(IntEnum):
     """The codes we answer with; their numbers are gRPC's."""
 
+    UNKNOWN = 2
     INVALID_ARGUMENT = 3
     DEADLINE_EXCEEDED = 4
     NOT_FOUND = 5
@@ -49,6 +53,7 @@ class GrpcCode(IntEnum):
 
 
 _CODE: dict[type[Exception], GrpcCode] = {
+    RecipeRefused: GrpcCode.UNKNOWN,
     InvalidRequest: GrpcCode.INVALID_ARGUMENT,
     LeaseNotFound: GrpcCode.NOT_FOUND,
     MemberNotFound: GrpcCode.NOT_FOUND,
@@ -56,6 +61,8 @@ _CODE: dict[type[Exception], GrpcCode] = {
     ReconfigurationRefused: GrpcCode.FAILED_PRECONDITION,
     NotTheLeader: GrpcCode.FAILED_PRECONDITION,
     BadTransferee: GrpcCode.FAILED_PRECONDITION,
+    NoDowngrade: GrpcCode.FAILED_PRECONDITION,
+    AuthNotEnabled: GrpcCode.FAILED_PRECONDITION,
     LeaseTTLTooLarge: GrpcCode.OUT_OF_RANGE,
     Compacted: GrpcCode.OUT_OF_RANGE,
     FutureRevision: GrpcCode.OUT_OF_RANGE,
@@ -73,6 +80,7 @@ _CODE: dict[type[Exception], GrpcCode] = {
 }
 
 _HTTP: dict[GrpcCode, HTTPStatus] = {
+    GrpcCode.UNKNOWN: HTTPStatus.INTERNAL_SERVER_ERROR,
     GrpcCode.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
     GrpcCode.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
     GrpcCode.NOT_FOUND: HTTPStatus.NOT_FOUND,
