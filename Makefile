@@ -8,7 +8,7 @@ ARGS   ?=
 SECONDS ?= 60
 SEED   ?=
 
-.PHONY: demo test chaos sim check up bench failover clean help
+.PHONY: demo test chaos sim fuzz check up bench failover clean help
 
 help:
 	@echo "make demo    watch a scheduled job run once while its worker, beat and store leader are killed"
@@ -17,6 +17,7 @@ help:
 	@echo "make chaos   store nodes killed, stopped, cut off and replaced under load, and judged by what clients were told"
 	@echo "             (SECONDS=600 for longer; ARGS=--seed=N repeats the faults of a run)"
 	@echo "make sim     simulate clusters in trouble for SECONDS=60, and count histories per minute (SEED=N replays one)"
+	@echo "make fuzz    garbage for every decoder, for SECONDS=60, each round other garbage (SEED=N repeats a round)"
 	@echo "make check   formatting, lint and types"
 	@echo "make up      the whole system on this machine, by the Procfile"
 	@echo "make bench   puts per second beside a real etcd (needs wrk, Debian package 'wrk')"
@@ -43,6 +44,9 @@ chaos: $(READY)
 
 sim: $(READY)
 	@$(BIN)/python -m tests.simulation --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+fuzz: $(READY)
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 check: $(READY)
 	@$(BIN)/ruff format --check .

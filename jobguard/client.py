@@ -344,7 +344,10 @@ class Client:
             node.close()
         if answer.status != 200:
             raise Unavailable(str(read_refusal(answer).error))
-        return wire.decode(answer.body, wire.StatusResponse)
+        try:
+            return wire.decode(answer.body, wire.StatusResponse)
+        except msgspec.DecodeError as error:
+            raise Unavailable(f"{path}: the answer cannot be read: {error}") from error
 
     def cluster_id(self) -> int:
         """The cluster's id, from any answer there was; a fencing token means nothing outside of it."""

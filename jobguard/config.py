@@ -115,5 +115,5 @@ def read_value(stored: bytes) -> Any:
     """A stored value; bare text, which is not JSON, is read as text."""
     try:
         return msgspec.json.decode(stored)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return stored.decode(errors="replace")

@@ -23,6 +23,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from jobguard import wire
 from jobguard.client import Client
 from jobguard.errors import LockLost, NotAcquired, NotHolder, OutcomeUnknown, Unavailable
 from jobguard.ops import segment
@@ -190,7 +191,7 @@ class Seat:
     @classmethod
     def read(cls, kv: KeyValue) -> "Seat":
         try:
-            contender = msgspec.json.decode(kv.value, type=Contender)
+            contender = wire.decode(kv.value, Contender)
         except msgspec.DecodeError:  # another program's key: it counts in the queue all the same
             contender = Contender()
         return cls(kv.key.decode(errors="replace"), kv.lease, kv.create_revision, kv.mod_revision, contender)

@@ -350,8 +350,11 @@ def encode(record: Record) -> bytes:
 
 
 def decode(value: bytes, kind: type[R]) -> R:
-    """Raises msgspec.ValidationError for a record of a version this code does not know."""
-    return msgspec.json.decode(value, type=kind)
+    """Raises msgspec.ValidationError for a version this code does not know, DecodeError for no record."""
+    try:
+        return msgspec.json.decode(value, type=kind)
+    except (RecursionError, UnicodeDecodeError) as error:
+        raise msgspec.DecodeError(str(error)) from None
 
 
 def header(namespace: str, occurrence: Occurrence, n: int, overlap: str = "skip") -> dict[str, Any]:

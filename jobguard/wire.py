@@ -624,7 +624,10 @@ def decode(body: bytes, kind: type[M]) -> M:
     decoder = _decoders.get(kind)
     if decoder is None:
         decoder = _decoders[kind] = msgspec.json.Decoder(kind, dec_hook=_decode_hook)
-    return decoder.decode(body)  # type: ignore[no-any-return]
+    try:
+        return decoder.decode(body)  # type: ignore[no-any-return]
+    except (RecursionError, UnicodeDecodeError) as error:
+        raise msgspec.DecodeError(str(error)) from None
 
 
 _CAMEL_FIELD = re.compile(rb'"[a-z]+[A-Z]\w*"\s*:')
@@ -642,7 +645,7 @@ def decode_request(body: bytes, kind: type[M]) -> M:
             decoder = _request_decoders[kind] = msgspec.json.Decoder(kind, dec_hook=_request_hook)
         try:
             return decoder.decode(body or b"{}")  # type: ignore[no-any-return]
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             pass  # null fields and trailing bytes are rare: the lenient reading below decides
     return convert_request(_first_object(body), kind)
 

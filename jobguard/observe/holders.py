@@ -229,7 +229,7 @@ def holder(kv: KeyValue) -> Holder:
 def contender(kv: KeyValue) -> Contender:
     """Who wrote the key; an unreadable value still holds the lock, so it is shown as of nobody known."""
     try:
-        return msgspec.json.decode(kv.value, type=Contender)
+        return decode(kv.value, Contender)
     except msgspec.DecodeError:
         return Contender()
 

@@ -190,11 +190,11 @@ def parse_cluster(text: str) -> tuple[Voter, ...]:
 
 
 def _check_url(flag: str, url: str) -> None:
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        port = None
+        raise StartupError(f"{flag} {url!r} is not a URL of the form http://host:port.") from None
     if parts.scheme == "https":
         raise StartupError(f"{flag} {url!r}: https is not supported yet, use http.")
     if parts.scheme != "http" or not parts.hostname or port is None or parts.path not in ("", "/"):

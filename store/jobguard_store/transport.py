@@ -35,6 +35,7 @@ from jobguard_store.peer_messages import (
     Welcome,
     WhoIsThere,
 )
+from jobguard_store.scrutiny import flaw
 
 log = logging.getLogger("jobguard_store.transport")
 
@@ -136,10 +137,14 @@ def decode_frame(code: int, body: memoryview) -> Any:
     decoder = _decoders.get(code)
     if decoder is None:
         raise BadFrame(f"a message of unknown type {code}")
+    name = CODES[code].__name__
     try:
-        return decoder.decode(body)
-    except msgspec.MsgspecError as error:
-        raise BadFrame(f"a malformed {CODES[code].__name__}: {error}") from None
+        message = decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadFrame(f"a malformed {name}: {error}") from None
+    if (found := flaw(message)) is not None:
+        raise BadFrame(f"a {name} with {found}")
+    return message
 
 
 async def read_frame(reader: asyncio.StreamReader) -> Any:

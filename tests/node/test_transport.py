@@ -12,6 +12,7 @@ import pytest
 from jobguard_store import transport as module
 from jobguard_store.config import Address
 from jobguard_store.errors import StartupError
+from jobguard_store.machine.commands import Origin, Put, encode
 from jobguard_store.peer_messages import (
     CODES,
     Delivery,
@@ -358,6 +359,7 @@ def test_a_taken_port_is_one_sentence() -> None:
 
 
 def test_a_forward_names_the_term_it_is_for() -> None:
-    forward = Forward(sender=1, to=2, term=7, sequences=(1,), commands=(b"x",))
+    command = encode(Origin(1, 1, 1), Put(b"k"))
+    forward = Forward(sender=1, to=2, term=7, sequences=(1,), commands=(command,))
     frame = encode_frame(forward)
     assert module.decode_frame(frame[4], memoryview(frame)[5:]) == forward

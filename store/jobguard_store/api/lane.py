@@ -19,6 +19,7 @@ import socket
 from collections.abc import Sized
 from typing import Any, cast
 
+import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -29,6 +30,10 @@ log = logging.getLogger("jobguard_store.api")
 # A request with one of these asks something of the connection itself.
 SPECIAL = (b"expect", b"upgrade")
 FAILURE = b"Internal Server Error"
+# Of a request line and headers, of trailers, of whatever else comes between two bodies; and one read more.
+HEAD_BYTES_MAX = 64 << 10
+NO_REQUEST = b"Invalid HTTP request received."
+HEAD_TOO_LARGE = b"Request Header Fields Too Large"
 
 
 class _Unheard:
@@ -129,6 +134,7 @@ class Lane(HttpToolsProtocol):
         self._connections_max: int = cast(Any, self.app).connections_max
         self._common: tuple[object, bytes] = (None, b"")
         self._special = False
+        self._head_bytes = 0  # that led to nothing yet
         self._running: Any = None  # the request being answered; uvicorn's `cycle` is the one that came last
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -152,6 +158,61 @@ class Lane(HttpToolsProtocol):
         if isinstance(running, PlainCall) and running.task is not None:
             running.task.cancel()
 
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        self._head_bytes += len(data)
+        try:
+            self._feed(data)
+        except httptools.HttpParserError:
+            log.warning("closing a connection that sent what is no HTTP request")
+            self._dismiss(400, NO_REQUEST)
+            return
+        if self._head_bytes > HEAD_BYTES_MAX:
+            log.warning("closing a connection that sent a head of more than %d bytes", HEAD_BYTES_MAX)
+            self._dismiss(431, HEAD_TOO_LARGE)
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            self._feed_declining(offer, memoryview(data))
+
+    def _feed_declining(self, offer: httptools.HttpParserUpgrade, data: memoryview) -> None:
+        """Who offers another protocol (HTTP/2, as Java does by itself) is served by this one.
+
+        The parser takes what follows the head for the other. So it gets the head again, without the offer.
+        """
+        while True:
+            data = data[offer.args[0] :]
+            self.parser.feed_data(self._head_without_offer())
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as another:
+                offer = another
+
+    def _head_without_offer(self) -> bytes:
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        if method == b"CONNECT":
+            raise httptools.HttpParserError("this is no proxy")
+        kept = [header for header in self.headers if header[0] != b"upgrade"]
+        return b"%b %b HTTP/%b\r\n%b\r\n" % (method, self.url, version.encode(), _lines(kept))
+
+    def _dismiss(self, code: int, reason: bytes) -> None:
+        """Close; with a word, unless it would pass for the answer to a request before, which may be done."""
+        if self._awaits_only_this_request:
+            headers = [TEXT, (b"content-length", b"%d" % len(reason))]
+            self.transport.write(self.head({"status": code, "headers": headers}, False) + reason)
+        self.transport.close()
+
+    @property
+    def _awaits_only_this_request(self) -> bool:
+        running = self._running
+        if running is None or running.response_complete:
+            return True
+        unfinished = running is self.cycle and running.more_body
+        return unfinished and not isinstance(running, PlainCall) and not running.response_started
+
     # --- httptools' callbacks ---------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
@@ -166,6 +227,9 @@ class Lane(HttpToolsProtocol):
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
+        self._head_bytes = 0
+        if self._special and self.parser.should_upgrade():
+            return  # it comes again
         if self._is_plain():
             self.cycle = cast(Any, PlainCall(self, keep_alive=self.parser.should_keep_alive()))
             return
@@ -186,6 +250,7 @@ class Lane(HttpToolsProtocol):
         )
 
     def on_body(self, body: bytes) -> None:
+        self._head_bytes = 0
         call = cast(Any, self.cycle)
         if not isinstance(call, PlainCall):
             super().on_body(body)
@@ -199,6 +264,8 @@ class Lane(HttpToolsProtocol):
                 self._begin(call)  # it is refused without waiting for its end
 
     def on_message_complete(self) -> None:
+        if self._special and self.parser.should_upgrade():
+            return
         call = cast(Any, self.cycle)
         if not isinstance(call, PlainCall):
             super().on_message_complete()

@@ -13,11 +13,14 @@ A new command is therefore proposed only once all members announce that they kno
 """
 
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
 VERSION = 1
+
+# Of more bits there is no column of a row.
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class UnknownCommand(Exception):
@@ -58,22 +61,22 @@ class Range(_Logged, frozen=True, tag=1):
 
     key: bytes
     range_end: bytes = b""
-    limit: int = 0
-    revision: int = 0
+    limit: Int64 = 0
+    revision: Int64 = 0
     sort_order: SortOrder = SortOrder.NONE
     sort_target: SortTarget = SortTarget.KEY
     keys_only: bool = False
     count_only: bool = False
-    min_mod_revision: int = 0
-    max_mod_revision: int = 0
-    min_create_revision: int = 0
-    max_create_revision: int = 0
+    min_mod_revision: Int64 = 0
+    max_mod_revision: Int64 = 0
+    min_create_revision: Int64 = 0
+    max_create_revision: Int64 = 0
 
 
 class Put(_Logged, frozen=True, tag=2):
     key: bytes
     value: bytes = b""
-    lease: int = 0
+    lease: Int64 = 0
     prev_kv: bool = False
     ignore_value: bool = False
     ignore_lease: bool = False
@@ -110,7 +113,7 @@ class Compare(_Logged, frozen=True):
     range_end: bytes = b""
     target: CompareTarget = CompareTarget.VERSION
     result: CompareResult = CompareResult.EQUAL
-    number: int = 0
+    number: Int64 = 0
     value: bytes = b""
 
 
@@ -131,14 +134,14 @@ Op = Range | Put | DeleteRange | Txn
 class GrantLease(_Logged, frozen=True, tag=5):
     """`ttl` in seconds, the floor already applied: apply has no configuration to look it up in."""
 
-    id: int
-    ttl: int
+    id: Int64
+    ttl: Int64
 
 
 class RevokeLease(_Logged, frozen=True, tag=6):
     """A client gives the lease up; its keys go with it."""
 
-    id: int
+    id: Int64
 
 
 class ExpireLease(_Logged, frozen=True, tag=7):
@@ -148,14 +151,14 @@ class ExpireLease(_Logged, frozen=True, tag=7):
     to the new one, and the lease dies under a holder who was told that it lives.
     """
 
-    id: int
-    term: int
+    id: Int64
+    term: Int64
 
 
 class Compact(_Logged, frozen=True, tag=8):
     """Forget all states before `revision`."""
 
-    revision: int
+    revision: Int64
 
 
 class AlarmKind(IntEnum):
@@ -195,9 +198,9 @@ Command = (
 
 
 class _Envelope(_Logged, frozen=True):
-    member: int
-    boot: int
-    sequence: int
+    member: Int64
+    boot: Int64
+    sequence: Int64
     command: Command
 
 
@@ -218,6 +221,6 @@ def decode(data: bytes) -> tuple[Origin, Command]:
         raise UnknownCommand(f"command format {found}, this build reads {VERSION}")
     try:
         envelope = _decoder.decode(memoryview(data)[1:])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise UnknownCommand(str(error)) from error
     return Origin(envelope.member, envelope.boot, envelope.sequence), envelope.command

@@ -55,10 +55,19 @@ class Configuration:
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
-        """Raises ValueError or KeyError for what `encode` did not write."""
-        held = json.loads(data)
-        members = tuple(Member(m["id"], m["voter"], b64decode(m["data"])) for m in held["members"])
-        return cls(members, tuple(held["removed"]))
+        """Raises ValueError for what `encode` did not write."""
+        try:
+            held = json.loads(data)
+            members = tuple(
+                Member(m["id"], m["voter"], b64decode(m["data"], validate=True)) for m in held["members"]
+            )
+            removed = tuple(held["removed"])
+        except (KeyError, TypeError, RecursionError) as error:
+            raise ValueError(repr(error)) from error
+        typed = all(type(member.id) is int and type(member.voter) is bool for member in members)
+        if not typed or not all(type(each) is int for each in removed):
+            raise ValueError("an id that is no number, or a vote that is neither given nor not")
+        return cls(members, removed)
 
 
 NOBODY = Configuration()

@@ -39,20 +39,28 @@ def explained(path: Path) -> Iterator[None]:
     except Damage as damage:
         raise damaged(path, str(damage)) from damage
     except Newer as newer:
+        found = _one_line(newer)
         raise DatabaseNewer(
-            f"{path} was written by a newer jobguard ({newer}): start this node with that version again"
+            f"{path} was written by a newer jobguard ({found}): start this node with that version again"
         ) from newer
     except (Unusable, OSError) as unusable:
         raise _unusable(path, f"cannot be used ({unusable})") from unusable
+    except UnicodeDecodeError as error:  # the driver's: of a text in it, or of what SQLite says
+        raise damaged(path, f"what should be text is none: {error.reason}") from error
     except (sqlite3.Error, DBAPIError) as error:
         raise _explained(path, error) from error
 
 
 def damaged(path: Path, reason: str) -> DatabaseDamaged:
     return DatabaseDamaged(
-        f"{path} is damaged ({reason}): move it away and bring this node back as a new member"
+        f"{path} is damaged ({_one_line(reason)}): move it away and bring this node back as a new member"
         " (`member remove`, then `member add`), its peers have the data"
     )
+
+
+def _one_line(reason: object) -> str:
+    """SQLite quotes what it cannot read, a CREATE TABLE of ten lines say."""
+    return " ".join(str(reason).split())
 
 
 def sqlite_code(error: Exception) -> int:
@@ -81,4 +89,4 @@ def _explained(path: Path, error: sqlite3.Error | DBAPIError) -> DatabaseDamaged
 
 
 def _unusable(path: Path, what: str) -> DatabaseUnusable:
-    return DatabaseUnusable(f"{path} {what}: see to that, then start the node again")
+    return DatabaseUnusable(f"{path} {_one_line(what)}: see to that, then start the node again")

@@ -147,6 +147,7 @@ class Database:
                 while self.index():
                     pass
                 with self._writer.begin():
+                    index.refuse_leftovers(self._writer)
                     loaded = _load(self._writer, self._meta)
             except (TypeError, ValueError) as error:  # a column holds what no build of ours puts there
                 raise Damage(str(error)) from error
@@ -450,7 +451,7 @@ def _configuration(row: Meta) -> Configuration | None:
         return None
     try:
         return Configuration.decode(row.base_configuration.encode())
-    except (KeyError, ValueError) as error:
+    except ValueError as error:
         raise Damage(f"who was in the cluster at entry {row.base_index} cannot be read") from error
 
 

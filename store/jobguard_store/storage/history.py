@@ -69,7 +69,7 @@ def _newest(span: Interval, revision: int) -> Any:
     if _single(span):
         places = select(versions).where(_within(versions, span), versions.c.mod_revision <= revision)
         last = places.order_by(versions.c.mod_revision.desc(), versions.c.sub.desc()).limit(1).subquery()
-        return select(*version(history)).join_from(last, history, _at(last))
+        return select(*version(history)).join_from(last, history, _at(last), isouter=True)
     last = (
         select(versions.c.key, func.max(versions.c.mod_revision).label("mod_revision"))
         .where(_within(versions, span), versions.c.mod_revision <= revision)
@@ -84,7 +84,7 @@ def _newest(span: Interval, revision: int) -> Any:
     same = and_(again.c.key == last.c.key, again.c.mod_revision == last.c.mod_revision)
     sub = select(func.max(again.c.sub)).where(same).correlate(last).scalar_subquery()
     place = and_(history.c.mod_revision == last.c.mod_revision, history.c.sub == sub)
-    return select(*version(history)).join_from(last, history, place).order_by(last.c.key)
+    return select(*version(history)).join_from(last, history, place, isouter=True).order_by(last.c.key)
 
 
 # --- changes since a revision -------------------------------------------------------------------------
@@ -169,7 +169,7 @@ def _changed(span: Interval, first: int, last: int, previous: bool) -> Any:
     source: Any = history
     found_in: FromClause = history
     if _single(span):
-        source, found_in = versions.join(history, _at(versions)), versions
+        source, found_in = versions.outerjoin(history, _at(versions)), versions
     if previous:
         before = versions.alias("before")
         last_before = (
@@ -225,5 +225,5 @@ def _place(rows: FromClause) -> tuple[ColumnElement[int], ColumnElement[int]]:
 
 
 def _at(place: FromClause) -> ColumnElement[bool]:
-    """The row of history that stands there."""
+    """The row of history that stands there. Joined to it from outside: were it gone, its key must not be."""
     return and_(history.c.mod_revision == place.c.mod_revision, history.c.sub == place.c.sub)

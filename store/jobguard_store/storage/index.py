@@ -40,7 +40,9 @@ _PREPARE = (
 _LACKING = text("""
     INSERT INTO temp.unindexed SELECT key, mod_revision, sub FROM history WHERE mod_revision > :revision
 """)
-_REVISIONS = text("SELECT count(DISTINCT mod_revision) FROM temp.unindexed")
+_REVISIONS = text(
+    "SELECT count(DISTINCT mod_revision) FROM temp.unindexed WHERE mod_revision BETWEEN :oldest AND :newest"
+)
 _LEFT = (
     "FROM temp.unindexed"
     " WHERE (key, mod_revision, sub) > (:key, :mod_revision, :sub) AND mod_revision <= :goal"
@@ -81,8 +83,15 @@ def prepare(tx: Connection, revision: int) -> Progress:
 
 def refuse_gaps(tx: Connection, progress: Progress, newest: int) -> None:
     """Each revision changes something, and what `live` lacks can only come from history. Raises Damage."""
-    if tx.execute(_REVISIONS).scalar() != newest - progress.revision:
+    lacking = {"oldest": progress.revision + 1, "newest": newest}
+    if tx.execute(_REVISIONS, lacking).scalar() != newest - progress.revision:
         raise Damage(f"history lacks a revision between {progress.revision} and {newest}")
+
+
+def refuse_leftovers(tx: Connection) -> None:
+    """Once all is brought up nothing waits but what has a place that no batch gave it. Raises Damage."""
+    if tx.exec_driver_sql("SELECT count(*) FROM temp.unindexed").scalar():
+        raise Damage("history has a row that stands nowhere")
 
 
 def complete(tx: Connection, revision: int, newest: int) -> None:
@@ -91,6 +100,7 @@ def complete(tx: Connection, revision: int, newest: int) -> None:
     refuse_gaps(tx, Progress(revision), newest)
     rows: int = tx.exec_driver_sql("SELECT count(*) FROM temp.unindexed").scalar_one()
     bring_up(tx, Progress(revision), newest, rows + 1)
+    refuse_leftovers(tx)
 
 
 def bring_up(tx: Connection, progress: Progress, newest: int, rows: int) -> Progress:
