@@ -198,9 +198,9 @@ Command = (
 
 
 class _Envelope(_Logged, frozen=True):
-    member: Int64
-    boot: Int64
-    sequence: Int64
+    member: int
+    boot: int
+    sequence: int
     command: Command
 
 
