@@ -42,6 +42,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "/cluster/member/remove": {"ID": 1},
     "/cluster/member/promote": {"ID": 1},
     "/cluster/member/update": {"ID": 1, "peerURLs": ["http://127.0.0.1:1"]},
+    "/maintenance/alarm": {"action": "GET", "memberID": 1, "alarm": "NONE"},
     "/maintenance/hashkv": {"revision": 0},
     "/maintenance/status": {},
     "/maintenance/transfer-leadership": {"targetID": 1},

@@ -10,7 +10,15 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from jobguard_store.errors import StartupError
-from jobguard_store.machine.commands import Compact, DeleteRange, GrantLease, Put, Range
+from jobguard_store.machine.commands import (
+    AlarmKind,
+    Compact,
+    DeleteRange,
+    GrantLease,
+    Put,
+    RaiseAlarm,
+    Range,
+)
 from jobguard_store.machine.results import HistoricRange
 from jobguard_store.raft.configuration import Configuration
 from jobguard_store.raft.messages import EntryId, Snapshot
@@ -49,7 +57,7 @@ def written(folder: Path) -> Path:
     member.database.remember(3, Life(disk=5, boot=1, nonce=8))
     member.do(GrantLease(7, 60), Put(b"leased", b"v", lease=7))
     member.put(*(f"key{number % 5}" for number in range(25)))
-    member.do(DeleteRange(b"key3"))
+    member.do(DeleteRange(b"key3"), RaiseAlarm(2, AlarmKind.CORRUPT, by_hand=True))
     member.flush()
     member.index_all()
     member.do(Compact(REVISIONS[0]))
