@@ -10,10 +10,12 @@ from jobguard_store.config import NodeConfig
 from jobguard_store.errors import (
     LearnerNotReady,
     MemberNotFound,
+    NoLeader,
     NotALearner,
     NotEnoughStartedMembers,
     PeerURLExists,
     Removed,
+    RequestTimedOut,
     StartupError,
     TooManyLearners,
 )
@@ -242,6 +244,30 @@ def test_a_member_whose_disk_was_lost_comes_back_under_a_new_id(tmp_path: Path) 
             assert cluster[lost].header().member_id == added != old
             await eventually(lambda: len(voters(other)) == 3, "its vote")
             assert await get(cluster[lost], "a") == "1"
+
+    run(story())
+
+
+def test_without_a_quorum_a_change_is_refused_or_its_outcome_is_unknown_and_none_comes_later_unasked(
+    tmp_path: Path,
+) -> None:
+    async def story() -> None:
+        async with members(tmp_path) as cluster:
+            last, *others = [await cluster.leader(), *await cluster.followers()]
+            for number in others:
+                await cluster.stop(number)
+            begun = cluster[last].add_member(("http://127.0.0.1:1",), is_learner=True)
+            with pytest.raises((RequestTimedOut, NoLeader)) as told:
+                await soon(begun)
+            with pytest.raises(NoLeader):
+                await soon(cluster[last].add_member(("http://127.0.0.1:2",), is_learner=True))
+            for number in others:
+                await cluster.start(number)
+            await cluster.leader()
+            await soon(cluster[last].read_barrier())
+            urls = {url for member in cluster[last].members() for url in member.peer_urls}
+            assert "http://127.0.0.1:2" not in urls
+            assert "http://127.0.0.1:1" not in urls or told.type is RequestTimedOut
 
     run(story())
 
