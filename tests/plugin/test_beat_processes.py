@@ -9,6 +9,8 @@ from itertools import pairwise
 
 import pytest
 
+from jobguard import Client, schedules
+from jobguard.operate import Actor
 from jobguard.records import Done, Occurrence, Open, Verdict, decode, encode, task_id
 from tests.plugin.beats import BeatProcess, Beats, beats
 from tests.plugin.bench import Bench, until
@@ -66,6 +68,33 @@ def test_one_beat_publishes_each_occurrence_under_its_nominal_time(stage: Beats)
         assert timedelta(0) <= late < timedelta(minutes=1)
     assert stage.opened()[messages[0].occurrence].published == 1
     assert_no_message_twice(stage)
+
+
+def test_a_pause_holds_at_once_outlives_the_beat_and_leaves_no_backlog(stage: Beats) -> None:
+    actor = Actor(by="ann", via="test", reason="mail moves")
+    beat = stage.start()
+    stage.wait_for_messages(1)
+    with Client([stage.bench.store.url], namespace=stage.bench.namespace) as client:
+        schedules.pause(client, "work", actor=actor)
+        open_then = set(stage.opened())
+        until(lambda: ended(stage) & {Verdict.SKIPPED}, "one is skipped")
+        by_hand = schedules.trigger(client, "work", actor=actor)
+        until(lambda: by_hand in {each.occurrence for each in stage.messages()}, "the start by hand")
+        beat.terminate()
+        skipped = len(stage.bench.client.prefix(stage.bench.keys.prefix("done", "work")).kvs)
+        stage.start()
+        done = stage.bench.keys.prefix("done", "work")
+        until(lambda: len(stage.bench.client.prefix(done).kvs) > skipped, "the next beat skips too")
+        assert set(stage.opened()) == {*open_then, by_hand}
+        schedules.resume(client, "work", actor=actor)
+    stage.wait_for_messages(len(open_then) + 2)
+    assert ended(stage) <= {Verdict.SKIPPED, Verdict.MISSED}  # missed: between the two beats
+    assert_no_message_twice(stage)
+
+
+def ended(stage: Beats) -> set[Verdict]:
+    found = stage.bench.client.prefix(stage.bench.keys.prefix("done", "work")).kvs
+    return {decode(kv.value, Done).verdict for kv in found}
 
 
 def test_when_the_leader_is_killed_another_beat_goes_on_within_the_ttl(stage: Beats) -> None:
