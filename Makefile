@@ -6,9 +6,10 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 ARGS   ?=
 SECONDS ?= 60
+TIMES  ?= 20
 SEED   ?=
 
-.PHONY: demo test chaos sim fuzz check up bench failover clean help
+.PHONY: demo test chaos sim fuzz parity check up bench failover clean help
 
 help:
 	@echo "make demo    watch a scheduled job run once while its worker, beat and store leader are killed"
@@ -18,6 +19,7 @@ help:
 	@echo "             (SECONDS=600 for longer; ARGS=--seed=N repeats the faults of a run)"
 	@echo "make sim     simulate clusters in trouble for SECONDS=60, and count histories per minute (SEED=N replays one)"
 	@echo "make fuzz    garbage for every decoder, for SECONDS=60, each round other garbage (SEED=N repeats a round)"
+	@echo "make parity  more generated requests to ours and to a real etcd (TIMES=20 as many as in make test; SEED=N for others)"
 	@echo "make check   formatting, lint and types"
 	@echo "make up      the whole system on this machine, by the Procfile"
 	@echo "make bench   puts per second beside a real etcd (needs wrk, Debian package 'wrk')"
@@ -47,6 +49,9 @@ sim: $(READY)
 
 fuzz: $(READY)
 	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+parity: $(READY)
+	@JOBGUARD_TEST_FACTOR=$(TIMES) $(if $(SEED),JOBGUARD_TEST_SEED=$(SEED)) $(BIN)/python -m pytest tests/parity/test_generated.py --timeout 0 $(ARGS)
 
 check: $(READY)
 	@$(BIN)/ruff format --check .

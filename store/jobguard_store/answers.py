@@ -38,6 +38,18 @@ class LeaseStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Load:
+    """What this member holds and has to do at this moment; leaders are counted since its start."""
+
+    keys: int
+    compact_revision: int
+    watchers: int
+    slow_watchers: int  # those that read history
+    proposals: int
+    leaders_seen: int
+
+
+@dataclass(frozen=True, slots=True)
 class NodeStatus:
     """What this member knows by itself; asks nobody."""
 

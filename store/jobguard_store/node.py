@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 from typing import Self
 
-from jobguard_store.answers import Answer, Header, LeaseStatus, NodeStatus
+from jobguard_store.answers import Answer, Header, LeaseStatus, Load, NodeStatus
 from jobguard_store.cluster import new_member_id
 from jobguard_store.config import NodeConfig
 from jobguard_store.errors import (
@@ -142,6 +142,17 @@ class Node:
             applied_index=replica.applied_index,
             errors=tuple(errors),
             is_learner=self.is_learner,
+        )
+
+    def load(self) -> Load:
+        replica = self._replica
+        return Load(
+            keys=len(replica.machine.keys),
+            compact_revision=replica.machine.compact_revision,
+            watchers=len(replica.watchers),
+            slow_watchers=replica.watchers.behind,
+            proposals=replica.proposals_pending,
+            leaders_seen=replica.leaders_seen,
         )
 
     def alarms(self) -> list[Alarm]:

@@ -183,6 +183,7 @@ class Replica:
         self._forwarded: list[Forward] = []
         self._uncommitted: deque[tuple[int, int]] = deque()  # what we appended as leader: last index, bytes
         self._leadership: tuple[int | None, int] = (None, 0)
+        self.leaders_seen = 0
         self._transfers: list[asyncio.Future[None]] = []
         self._turn_due = False
         self._ended = False  # no turn any more
@@ -328,6 +329,7 @@ class Replica:
         if leadership == self._leadership:
             return
         if raft.leader is not None:
+            self.leaders_seen += 1
             log.info("member %x leads in term %d", raft.leader, raft.term)
             self._proposals.try_again()
             self._introduce_ourselves()
@@ -339,6 +341,10 @@ class Replica:
             self._lessor.stop()
         self._reads.lost()
         self._questions.leader_changed()
+
+    @property
+    def proposals_pending(self) -> int:
+        return len(self._proposals)
 
     def _lead_in(self, term: int) -> bool:
         return self.raft.role is Role.LEADER and self.raft.term == term

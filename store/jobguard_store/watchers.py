@@ -156,7 +156,7 @@ class Subscription:
         self.interest = interest
         self._watchers = watchers
         self.next = start  # everything before is queued, delivered or not wanted
-        self._live = False
+        self.live = False
         self._queue: deque[WatchBatch] = deque()
         self._queued = 0
         self._waiting: asyncio.Future[None] | None = None
@@ -176,7 +176,7 @@ class Subscription:
                 return batch
             if self._error is not None:
                 raise self._error
-            if not self._live:
+            if not self.live:
                 caught = await self._catch_up()
                 if caught is not None:
                     return caught
@@ -189,7 +189,7 @@ class Subscription:
 
     def progress(self) -> int | None:
         """The revision up to which everything has been taken from here; None while there is more to take."""
-        if not self._live or self._queue or self._error is not None:
+        if not self.live or self._queue or self._error is not None:
             return None
         return self._watchers.history.revision
 
@@ -211,12 +211,12 @@ class Subscription:
 
     def skipped(self, first: int, last: int) -> None:
         """The revisions from `first` to `last` came without being pushed."""
-        if self._live and max(first, self.next) <= last:
+        if self.live and max(first, self.next) <= last:
             self._fall_behind(max(first, self.next))
 
     def _fall_behind(self, revision: int) -> None:
         """Turn to history for what comes from `revision` on."""
-        self._live = False
+        self.live = False
         self.next = revision
         self._watchers.unsubscribe(self)
         self._wake()
@@ -263,7 +263,7 @@ class Subscription:
 
     def go_live(self) -> None:
         """Everything applied so far is read; only while that is true, so never across an await."""
-        self._live = True
+        self.live = True
         self._watchers.subscribe(self)
 
 
@@ -288,6 +288,14 @@ class Watchers:
         if start > self.history.revision:
             subscription.go_live()
         return subscription
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @property
+    def behind(self) -> int:
+        """How many read history at the moment."""
+        return sum(not subscription.live for subscription in self._all)
 
     def publish(self, revision: int, events: Sequence[ChangeEvent]) -> None:
         """The events of one applied revision."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from jobguard_store.api import auth, cluster, election, health, kv, lease, lock, maintenance, watch
+from jobguard_store.api import auth, cluster, election, health, kv, lease, lock, maintenance, metrics, watch
 from jobguard_store.api.exchange import GRPC, JSON, TEXT, Disconnected, Exchange, Receive, Scope, Send
 from jobguard_store.api.lane import Lane
 from jobguard_store.api.shapes import Body
@@ -97,6 +97,7 @@ PAGES: dict[str, Page] = {
     "/health": health.health,
     "/livez": health.livez,
     "/readyz": health.readyz,
+    "/metrics": metrics.metrics,
 }
 
 _CORS = [
