@@ -19,7 +19,7 @@ from typing import Any
 from tests.gateway import Answer, Gateway, Stream, b64
 
 WHOLE_STORE = {"key": "AA==", "range_end": "AA=="}
-REVISIONS = frozenset({"revision", "create_revision", "mod_revision", "compact_revision"})
+REVISIONS = frozenset({"revision", "create_revision", "mod_revision", "compact_revision", "rev"})
 IDENTITIES = frozenset({"cluster_id", "member_id", "raft_term"})
 
 

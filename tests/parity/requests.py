@@ -141,6 +141,16 @@ watch = _message(
     start_revision=_weighted((1, st.none()), (2, st.integers(-1, 12).map(At))),
     prev_kv=flag,
     filters=_often(None, ["NOPUT"], ["NODELETE"], [1]),
+    fragment=flag,
+)
+# Each lease contends for a name of its own, or the sequence would wait for itself.
+_contended = {lease: b64(f"e{lease}") for lease in (*LEASES, UNKNOWN_LEASE)}
+contender = st.sampled_from([{"name": name, "lease": lease} for lease, name in _contended.items()])
+leader = st.sampled_from(
+    [{"name": name, "lease": lease, "key": b64(f"e{lease}/{lease:x}")} for lease, name in _contended.items()]
+)
+led = st.fixed_dictionaries(
+    {"leader": st.tuples(leader, revision).map(lambda drawn: {**drawn[0], "rev": drawn[1]})}
 )
 lease_id = st.sampled_from([*LEASES, *LEASES, UNKNOWN_LEASE])
 
@@ -160,6 +170,12 @@ step: st.SearchStrategy[Step] = _weighted(
     (1, _calls("/v3/lease/keepalive", _message(ID=lease_id))),
     (1, _calls("/v3/lease/leases", st.just({}))),
     (1, _calls("/v3/kv/compaction", _message(revision=st.integers(-1, 12).map(At), physical=st.just(True)))),
+    (1, _calls("/v3/lock/lock", contender)),
+    (1, _calls("/v3/lock/unlock", leader.map(lambda held: {"key": held["key"]}))),
+    (2, _calls("/v3/election/campaign", st.tuples(contender, value).map(lambda c: {**c[0], "value": c[1]}))),
+    (1, _calls("/v3/election/proclaim", st.tuples(led, value).map(lambda c: {**c[0], "value": c[1]}))),
+    (1, _calls("/v3/election/resign", led)),
+    (1, _calls("/v3/election/leader", contender.map(lambda drawn: {"name": drawn["name"]}))),
     (2, watch.map(Watch)),
 )
 
