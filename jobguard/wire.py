@@ -415,6 +415,17 @@ class DefragmentResponse(Response, frozen=True):
     pass
 
 
+class SnapshotRequest(Message, frozen=True):
+    pass
+
+
+class SnapshotResponse(Response, frozen=True):
+    """A part of POST /v3/maintenance/snapshot."""
+
+    remaining_bytes: Int64 = ZERO
+    blob: bytes = b""
+
+
 class HashKVRequest(Message, frozen=True):
     revision: Int64 = ZERO
 

@@ -23,6 +23,7 @@ import uvloop
 
 from jobguard_store import config as defaults
 from jobguard_store.api.server import bind, serve
+from jobguard_store.commands import backup, recover, restore
 from jobguard_store.config import NodeConfig
 from jobguard_store.errors import Removed, StartupError
 from jobguard_store.node import Node
@@ -50,7 +51,7 @@ def flag(name: str, help: str, default: str | int | None = None) -> Callable[[F]
     )
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @flag("name", "This member's name.", defaults.DEFAULT_NAME)
 @flag("data-dir", "Where this member's file lives.  [default: <name>.jobguard]")
 @flag("listen-client-urls", "Where clients are served, comma-separated.", defaults.DEFAULT_CLIENT_URL)
@@ -70,8 +71,11 @@ def flag(name: str, help: str, default: str | int | None = None) -> Callable[[F]
     "In use by this member, before writes are refused; 0: no quota.",
     defaults.QUOTA_BACKEND_BYTES,
 )
-def store(**flags: Any) -> None:
-    """Run one node of the store, until SIGTERM."""
+@click.pass_context
+def store(context: click.Context, /, **flags: Any) -> None:
+    """Run one node of the store, until SIGTERM; or, with a command, look after its data."""
+    if context.invoked_subcommand is not None:
+        return
     if not __debug__:
         raise click.UsageError("asserts are part of the store: start it without -O and PYTHONOPTIMIZE.")
     try:
@@ -88,6 +92,10 @@ def store(**flags: Any) -> None:
             runner.run(run(config))
     except StartupError as error:
         raise click.ClickException(str(error)) from None
+
+
+for command in (backup, recover, restore):
+    store.add_command(command)
 
 
 async def run(config: NodeConfig) -> None:

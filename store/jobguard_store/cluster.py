@@ -46,6 +46,24 @@ def new_member_id() -> int:
     return secrets.randbits(63) or 1
 
 
+def new_cluster_id() -> int:
+    """Of a cluster that begins anew with a member of another."""
+    return secrets.randbits(63) or 1
+
+
+def restored_identity(config: NodeConfig, digest: bytes) -> Identity:
+    """Of a member that begins with a backup: known to all who begin with the same, and to nobody else."""
+    founders = identity_from(config)
+    members = tuple(
+        InitialMember(stable_id((digest.hex(), f"{member.id:x}")), member.name, member.peer_urls)
+        for member in founders.initial_members
+    )
+    own = next(member for member in members if member.name == config.name)
+    return Identity(
+        stable_id(("restored", digest.hex(), f"{founders.cluster_id:x}")), own.id, own.name, members
+    )
+
+
 def check_same_cluster(stored: Identity, config: NodeConfig) -> None:
     """A file that belongs to another cluster or member must not be used under these flags.
 

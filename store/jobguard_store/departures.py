@@ -1,6 +1,6 @@
 """States on their way to peers that lack what our log has forgotten: cut, sent, and reported on.
 
-Place in the house   replica -> departures -> storage (Cut), transport (frames)
+Place in the house   replica -> departures -> cutting, transport (frames)
 Takes                the core's offers
 Gives                word, once per offer, of what became of it
 Never                holds up the loop, the writer or other peers; sends two states at a time
@@ -21,8 +21,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from jobguard_store.cutting import NameOf, Overtaken, cut_state
 from jobguard_store.peer_messages import Delivery, Part, Taken, Unwelcome, Welcome, Whole
-from jobguard_store.raft.messages import EntryId, Snapshot, SnapshotOffer
+from jobguard_store.raft.messages import EntryId, SnapshotOffer
 from jobguard_store.storage import file
 from jobguard_store.storage.damage import DiskFull
 from jobguard_store.storage.database import Database
@@ -54,11 +55,10 @@ class Departures:
         database: Database,
         transport: Transport,
         *,
-        name_of: Callable[[int], Snapshot | None],
+        name_of: NameOf,
         on_sent: Callable[[int, int], None],
         on_failed: Callable[[int], None],
     ) -> None:
-        """`name_of`: the name of the state after an entry; None when our log has forgotten it."""
         self._database = database
         self._transport = transport
         self._name_of = name_of
@@ -70,7 +70,7 @@ class Departures:
         try:
             async with self._one_at_a_time:
                 last = await self._send(offer)
-        except (OSError, EOFError, TimeoutError, BadFrame, DiskFull, _Overtaken, _Refused) as error:
+        except (OSError, EOFError, TimeoutError, BadFrame, DiskFull, Overtaken, _Refused) as error:
             log.warning("member %x did not get a snapshot: %s", offer.to, str(error) or type(error).__name__)
             await asyncio.sleep(RETRY_S)
             self._on_failed(offer.to)
@@ -81,28 +81,12 @@ class Departures:
     async def _send(self, offer: SnapshotOffer) -> EntryId:
         path = self._database.leaving_path
         try:
-            name = await self._cut()
+            name = await cut_state(self._database, path, self._name_of)
             async with self._connection(offer.to) as (reader, writer):
                 await self._hand_over(path, replace(offer, snapshot=name), reader, writer)
         finally:
             await asyncio.to_thread(file.remove, path)
         return name.last
-
-    async def _cut(self) -> Snapshot:
-        cut = await asyncio.to_thread(self._database.cut)
-        copying = None
-        try:
-            name = self._name_of(cut.applied_index)
-            if name is None:
-                raise _Overtaken("the log was trimmed past it")
-            copying = asyncio.ensure_future(asyncio.to_thread(cut.copy, name))
-            await asyncio.shield(copying)
-        finally:
-            if copying is not None and not copying.done():
-                cut.interrupt()  # we are to stop, and its thread would keep us
-                await asyncio.wait((copying,))
-            await asyncio.to_thread(cut.close)
-        return name
 
     @contextlib.asynccontextmanager
     async def _connection(
@@ -144,10 +128,6 @@ class Departures:
                     await writer.drain()
         write_frame(writer, Whole(digest=digest.digest()))
         await _expect(Taken, reader, TAKES_S)
-
-
-class _Overtaken(Exception):
-    """It has no name any more."""
 
 
 class _Refused(Exception):

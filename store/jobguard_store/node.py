@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncGenerator
 from typing import Self
 
 from jobguard_store.answers import Answer, Header, LeaseStatus, Load, NodeStatus
+from jobguard_store.backups import Part
 from jobguard_store.cluster import new_member_id
 from jobguard_store.config import NodeConfig
+from jobguard_store.cutting import Overtaken
 from jobguard_store.errors import (
     BadTransferee,
     Compacted,
@@ -23,6 +26,7 @@ from jobguard_store.errors import (
     NotTheLeader,
     RequestTimedOut,
     StoreError,
+    TooManyRequests,
 )
 from jobguard_store.history import is_historic
 from jobguard_store.machine.commands import AlarmKind, Command, Range, Txn
@@ -32,6 +36,7 @@ from jobguard_store.members import MemberInfo
 from jobguard_store.peer_messages import Question, Step
 from jobguard_store.raft import NotLeader, TransferRefused
 from jobguard_store.replica import Replica
+from jobguard_store.storage.damage import DiskFull
 from jobguard_store.storage.hashkv import Hash
 from jobguard_store.watchers import Interest, Subscription, WatchBatch
 
@@ -167,6 +172,19 @@ class Node:
         """
         self._replica.check_running()
         await self._replica.give_space_back()
+
+    async def backup(self) -> AsyncGenerator[Part]:
+        """The state, no older than what was acknowledged before this call. Raises NoSpace."""
+        await self.read_barrier()
+        await self._replica.flushed()
+        try:
+            async with contextlib.aclosing(self._replica.backups.parts()) as parts:
+                async for part in parts:
+                    yield part
+        except DiskFull:
+            raise NoSpace from None
+        except Overtaken:
+            raise TooManyRequests from None
 
     # --- members ----------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from typing import Any, Self, TypeVar
 
 from jobguard_store.applier import Applier
 from jobguard_store.arrivals import Arrivals
+from jobguard_store.backups import Backups
 from jobguard_store.config import NodeConfig, address
 from jobguard_store.courier import Courier
 from jobguard_store.departures import Departures
@@ -170,6 +171,7 @@ class Replica:
             applied_index=loaded.applied_index,
             on_configuration=self._configured,
         )
+        self.backups = Backups(database, self._name_of)
         self._departures = Departures(
             database,
             self._transport,

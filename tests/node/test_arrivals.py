@@ -32,7 +32,7 @@ def state() -> bytes:
     with member_on_a_new_file() as member:
         member.put("a", "b", "c")
         member.flush()
-        cut = member.database.cut()
+        cut = member.database.cut(member.database.leaving_path)
         cut.copy(NAME)
         cut.close()
         return member.database.leaving_path.read_bytes()

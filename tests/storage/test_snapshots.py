@@ -32,7 +32,7 @@ def name_of(index: int) -> Snapshot:
 
 def cut(member: Member, target: Path) -> Snapshot:
     """As a sender does it; the file then goes where a receiver would have put it."""
-    begun = member.database.cut()
+    begun = member.database.cut(member.database.leaving_path)
     name = name_of(begun.applied_index)
     begun.copy(name)
     begun.close()
@@ -142,7 +142,7 @@ def test_it_is_the_state_of_one_moment_while_writes_go_on(member: Member, tmp_pa
     member.put(*(f"k{number}" for number in range(300)))
     member.flush()
     then = member.machine.fingerprint()
-    begun = member.database.cut()
+    begun = member.database.cut(member.database.leaving_path)
     member.put("later")
     member.flush()
     begun.copy(name_of(begun.applied_index))
@@ -154,7 +154,7 @@ def test_it_is_the_state_of_one_moment_while_writes_go_on(member: Member, tmp_pa
 def test_a_cut_can_be_interrupted(member: Member) -> None:
     member.put("k")
     member.flush()
-    begun = member.database.cut()
+    begun = member.database.cut(member.database.leaving_path)
     begun.interrupt()
     begun.close()
     member.put("later")

@@ -3,12 +3,13 @@
 Place in the house   server -> maintenance -> node
 """
 
+import contextlib
 import re
 from typing import TYPE_CHECKING
 
 from jobguard import wire
 from jobguard.wire import int64
-from jobguard_store.api.exchange import decode
+from jobguard_store.api.exchange import Exchange, decode
 from jobguard_store.api.shapes import Body, header
 from jobguard_store.errors import InvalidDowngradeTarget, NoDowngrade, WrongDowngradeFormat
 from jobguard_store.machine.commands import AlarmKind, LowerAlarm, RaiseAlarm
@@ -63,6 +64,18 @@ async def downgrade(node: "Node", body: bytes) -> Body:
     if not _VERSION.fullmatch(request.version):
         raise WrongDowngradeFormat
     raise InvalidDowngradeTarget
+
+
+async def snapshot(node: "Node", exchange: Exchange) -> None:
+    """A file that `jobguard store restore` reads, in parts, and last the SHA-256 of them all."""
+    decode(await exchange.body(), wire.SnapshotRequest)
+    async with contextlib.aclosing(node.backup()) as parts:
+        async for part in parts:
+            remaining = int64(part.remaining)
+            at = header(node, node.header().revision)
+            response = wire.SnapshotResponse(header=at, remaining_bytes=remaining, blob=part.data)
+            await exchange.line(wire.stream_line(response))
+    await exchange.end()
 
 
 def _spelled(alarms: list[Alarm]) -> tuple[wire.AlarmMember, ...]:

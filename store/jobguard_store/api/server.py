@@ -89,6 +89,7 @@ _STREAMING: dict[str, Streaming] = {
     # One answer each, but it may be long in coming: they end as streams do, with their client or the server.
     "/lock/lock": lock.lock,
     "/election/campaign": election.campaign,
+    "/maintenance/snapshot": maintenance.snapshot,
 }
 UNARY = {prefix + path: call for prefix in _API for path, call in _UNARY.items()}
 STREAMING = {prefix + path: call for prefix in _API for path, call in _STREAMING.items()}

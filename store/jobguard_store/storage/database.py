@@ -164,6 +164,20 @@ class Database:
             initial_members=msgspec.json.encode(identity.initial_members).decode(),
         )
 
+    def begin_anew(self, cluster_id: int, alone: Snapshot, revision: int) -> None:
+        """Be the only member of another cluster, in the state of `alone`, at a `revision` beyond its own.
+
+        What came before is compacted: whoever watched the old cluster must not take this one for it.
+        """
+        assert alone.last.index == self._meta.applied_index, "the state is not that of the log's end"
+        assert self.indexed_revision == self._meta.revision, "index first"
+        anew = meta.anew(alone, revision)
+        row = replace(self._meta, cluster_id=to_hex(cluster_id), initial_members="[]", expelled=None, **anew)
+        with self._committing():
+            state.write_alarms(self._writer, {})  # of members that are gone
+            meta.write(self._writer, row)
+        self._meta = row
+
     def remember(self, member: int, life: Life) -> None:
         """Write down what `member` said of itself; durable on return. Raises DiskFull."""
         with self._committing():
@@ -376,14 +390,18 @@ class Database:
         with explained(self._path):
             return hashkv.hash_kv(self._reading, revision)
 
-    def cut(self) -> Cut:
-        """Begin to copy the state into a file of its own, at `leaving_path`. Raises DiskFull."""
+    def cut(self, target: Path) -> Cut:
+        """Begin to copy the state into a file of its own. Raises DiskFull."""
         with self._switching:
-            return Cut(self._path, self.leaving_path)
+            return Cut(self._path, target)
 
     @property
     def leaving_path(self) -> Path:
         return file.leaving(self._base_path)
+
+    @property
+    def backup_path(self) -> Path:
+        return file.backing_up(self._base_path)
 
     @property
     def arriving_path(self) -> Path:

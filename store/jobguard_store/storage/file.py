@@ -88,6 +88,11 @@ def leaving(path: Path) -> Path:
     return path.with_suffix(f".leaving{path.suffix}")
 
 
+def backing_up(path: Path) -> Path:
+    """Where the state for a backup is put until it is on its way."""
+    return path.with_suffix(f".backup{path.suffix}")
+
+
 def remove(path: Path) -> None:
     """A database and what SQLite keeps beside it."""
     for suffix in ("", "-journal", "-wal", "-shm"):
@@ -100,6 +105,7 @@ def remove_leftovers(path: Path) -> None:
         remove(generation(path, number))
     remove(arriving(path))
     remove(leaving(path))
+    remove(backing_up(path))
 
 
 # --- engines ------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from zlib import crc32
 import msgspec
 from sqlalchemy import Connection, insert, select
 
+from jobguard_store.raft.messages import Snapshot
 from jobguard_store.storage import tables
 from jobguard_store.storage.damage import Damage
 
@@ -93,6 +94,18 @@ _OF_THE_STATE = (
 def with_state_of(node: Meta, state: Meta) -> Meta:
     """`node`'s row, once it lives by the state that `state` is about."""
     return replace(node, **{name: getattr(state, name) for name in _OF_THE_STATE})
+
+
+def anew(name: Snapshot, revision: int) -> dict[str, Any]:
+    """The columns of a state that goes on, as `name`, at a revision beyond all that its cluster had."""
+    return {
+        "base_index": name.last.index,
+        "base_term": name.last.term,
+        "base_configuration": name.configuration.encode().decode(),
+        "revision": revision,
+        "compact_revision": revision,
+        "indexed_revision": revision,
+    }
 
 
 def create(tx: Connection, row: Meta = NEW) -> None:

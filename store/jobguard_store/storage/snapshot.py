@@ -21,7 +21,9 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import DBAPIError
 
 from jobguard_store.machine.apply import Machine
-from jobguard_store.raft.messages import Snapshot
+from jobguard_store.machine.results import Alarm
+from jobguard_store.raft.configuration import Configuration
+from jobguard_store.raft.messages import EntryId, Snapshot
 from jobguard_store.storage import file, index, lives, meta, state, tables
 from jobguard_store.storage.damage import Damage, DiskFull, Newer, sqlite_code
 from jobguard_store.storage.lives import Life
@@ -129,8 +131,11 @@ class Staged:
     machine: Machine
 
 
-def stage(path: Path, name: Snapshot) -> Staged:
-    """Read what arrived, and bring it to our own schema. Raises Unfit, DiskFull."""
+def stage(path: Path, name: Snapshot | None) -> Staged:
+    """Read what arrived, and bring it to our own schema. Raises Unfit, DiskFull.
+
+    It must be the state that `name` says; None: whatever state it is.
+    """
     engine = file.private_engine(path)
     try:
         with _explained():
@@ -144,15 +149,22 @@ def stage(path: Path, name: Snapshot) -> Staged:
             with engine.begin() as tx:
                 file.upgrade(tx)
             with engine.begin() as tx:
+                name = name or _own_name(tx)
                 row = _indexed(tx, _checked(tx, name))
                 state.verify(tx)
                 return Staged(path, name, row, state.load(tx, row.revision, row.compact_revision))
     except DBAPIError as error:
         raise Unfit(str(error.orig)) from error
-    except (Damage, Newer, sqlite3.Error, TypeError, ValueError) as error:
+    except (Damage, Newer, sqlite3.Error, KeyError, TypeError, ValueError) as error:
         raise Unfit(str(error)) from error
     finally:
         engine.dispose()
+
+
+def _own_name(tx: Connection) -> Snapshot:
+    row = meta.read(tx)
+    configuration = Configuration.decode((row.base_configuration or "").encode())
+    return Snapshot(EntryId(row.base_term, row.base_index), configuration)
 
 
 def _checked(tx: Connection, name: Snapshot) -> Meta:
@@ -172,12 +184,19 @@ def _indexed(tx: Connection, row: Meta) -> Meta:
     return complete
 
 
-def make_ones_own(staged: Staged, row: Meta, met: dict[int, Life]) -> None:
-    """Put in who lives by it from now on, and make all of it durable. Harmless twice. Raises DiskFull."""
+def make_ones_own(
+    staged: Staged, row: Meta, met: dict[int, Life], alarms: dict[Alarm, bool] | None = None
+) -> None:
+    """Put in who lives by it from now on, and make all of it durable. Harmless twice. Raises DiskFull.
+
+    `alarms` take the place of the state's, where the members are others.
+    """
     engine = file.private_engine(staged.path)
     try:
         with _explained(), engine.begin() as tx:
             meta.write(tx, row)
+            if alarms is not None:
+                state.write_alarms(tx, alarms)
             for member, life in met.items():
                 lives.remember(tx, member, life)
     finally:

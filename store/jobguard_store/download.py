@@ -1,0 +1,115 @@
+"""A backup, fetched from a node that serves: `jobguard store backup`.
+
+Place in the house   commands -> download -> jobguard.wire
+Takes                endpoints, the first that answers is asked; a path
+Gives                a file of which every byte has arrived and is durable; or a StartupError of one sentence
+Never                leaves half of one under the name that was asked for
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from hashlib import sha256
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from jobguard import wire
+from jobguard_store.config import address
+from jobguard_store.errors import StartupError
+
+CONNECT_S = 5.0
+SILENT_S = 60.0  # the state is cut first, in one go
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes that came, and those that will."""
+
+
+class _Line(msgspec.Struct):
+    """A line of the stream: a part, or what ended it."""
+
+    result: wire.SnapshotResponse | None = None
+    error: wire.StreamError | None = None
+
+
+def download(endpoints: list[str], target: Path, progress: Progress) -> int:
+    """Its size in bytes."""
+    if target.exists():
+        raise StartupError(f"{target} exists already: choose another name, or move it away.")
+    troubles = []
+    for endpoint in endpoints:
+        try:
+            with closing(_asked(endpoint)) as answer:
+                return _keep(answer, target, progress)
+        except (OSError, HTTPException, _Broken) as error:
+            troubles.append(f"{endpoint}: {error or type(error).__name__}")
+    raise StartupError(f"no backup could be had ({'; '.join(troubles)}).")
+
+
+class _Broken(Exception):
+    """The stream did not come to its end."""
+
+
+def _asked(endpoint: str) -> HTTPResponse:
+    where = address(endpoint)
+    connection = HTTPConnection(where.host, where.port, timeout=CONNECT_S)
+    connection.connect()
+    connection.sock.settimeout(SILENT_S)
+    connection.request("POST", "/v3/maintenance/snapshot", b"{}", {"connection": "close"})
+    answer = connection.getresponse()
+    if answer.status != 200:
+        raise _Broken(_reason(answer.read()))
+    return answer
+
+
+def _reason(body: bytes) -> str:
+    try:
+        return wire.decode(body, wire.ErrorBody).message
+    except msgspec.DecodeError:
+        return "it does not answer as a store does"
+
+
+def _keep(answer: HTTPResponse, target: Path, progress: Progress) -> int:
+    part = target.with_name(f"{target.name}.part")
+    try:
+        with part.open("wb") as file:
+            _write(answer, file, progress)
+            size = file.tell()
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(part, target)
+        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    finally:
+        part.unlink(missing_ok=True)
+    return size
+
+
+def _write(answer: HTTPResponse, file: BinaryIO, progress: Progress) -> None:
+    digest, before = sha256(), b""
+    for blob, remaining in _parts(answer):
+        digest.update(before)
+        file.write(blob)
+        before = blob
+        progress(len(blob), remaining)
+    if before != digest.digest():
+        raise _Broken("it ended before its time")
+
+
+def _parts(answer: HTTPResponse) -> Iterator[tuple[bytes, int]]:
+    for line in answer:
+        try:
+            message = wire.decode(line, _Line)
+        except msgspec.DecodeError:
+            raise _Broken("what came is not a snapshot's part") from None
+        if message.error is not None:
+            raise _Broken(message.error.message)
+        if message.result is not None:
+            yield message.result.blob, int(message.result.remaining_bytes)
