@@ -476,6 +476,14 @@ class AuthStatusResponse(Response, frozen=True):
     authRevision: Int64 = ZERO
 
 
+class AuthRequest(Message, frozen=True):
+    """POST /v3/auth/enable, and disable."""
+
+
+class AuthResponse(Response, frozen=True):
+    pass
+
+
 class AuthenticateRequest(Message, frozen=True):
     name: str = ""
     password: str = ""

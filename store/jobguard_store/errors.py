@@ -210,6 +210,18 @@ class AuthNotEnabled(StoreError):
     text = "etcdserver: authentication is not enabled"
 
 
+class RootUserNotExist(StoreError):
+    """Nobody can be made a user yet: authentication cannot be enabled, and nobody is let believe it is."""
+
+    text = "etcdserver: root user does not exist"
+
+
+class InvalidAuthToken(StoreError):
+    """We gave out none."""
+
+    text = "etcdserver: invalid auth token"
+
+
 class OutcomeUnknown(Exception):
     """The request may or may not have happened; deliberately not a StoreError (no definite answer)."""
 

@@ -9,7 +9,7 @@ from jobguard import wire
 from jobguard.wire import int64
 from jobguard_store.api.exchange import decode
 from jobguard_store.api.shapes import Body, header
-from jobguard_store.errors import AuthNotEnabled
+from jobguard_store.errors import AuthNotEnabled, RootUserNotExist
 
 if TYPE_CHECKING:
     from jobguard_store.node import Node
@@ -21,6 +21,16 @@ async def status(node: "Node", body: bytes) -> Body:
     decode(body, wire.AuthStatusRequest)
     head = header(node, node.header().revision)
     return wire.encode(wire.AuthStatusResponse(header=head, authRevision=int64(NO_CHANGES)))
+
+
+async def enable(node: "Node", body: bytes) -> Body:
+    decode(body, wire.AuthRequest)
+    raise RootUserNotExist
+
+
+async def disable(node: "Node", body: bytes) -> Body:
+    decode(body, wire.AuthRequest)
+    return wire.encode(wire.AuthResponse(header=header(node, node.header().revision)))
 
 
 async def authenticate(node: "Node", body: bytes) -> Body:

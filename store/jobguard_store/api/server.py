@@ -26,6 +26,7 @@ from jobguard_store.api.shapes import Body
 from jobguard_store.config import NodeConfig, address
 from jobguard_store.errors import (
     DeadlineExceeded,
+    InvalidAuthToken,
     InvalidRequest,
     NoLeader,
     OutcomeUnknown,
@@ -76,6 +77,8 @@ _UNARY: dict[str, Unary] = {
     "/maintenance/hash": maintenance.hash_,
     "/maintenance/downgrade": maintenance.downgrade,
     "/auth/status": auth.status,
+    "/auth/enable": auth.enable,
+    "/auth/disable": auth.disable,
     "/auth/authenticate": auth.authenticate,
     "/lock/unlock": lock.unlock,
     "/election/proclaim": election.proclaim,
@@ -93,6 +96,18 @@ _STREAMING: dict[str, Streaming] = {
 }
 UNARY = {prefix + path: call for prefix in _API for path, call in _UNARY.items()}
 STREAMING = {prefix + path: call for prefix in _API for path, call in _STREAMING.items()}
+# Here etcd looks at a token, also while authentication is off.
+_LOOKS_AT_TOKEN = frozenset(
+    prefix + path
+    for prefix in _API
+    for path in (
+        *("/kv/range", "/kv/put", "/kv/deleterange", "/kv/txn", "/kv/compaction", "/watch"),
+        *("/lease/grant", "/lease/revoke", "/kv/lease/revoke"),
+        *("/auth/status", "/auth/enable", "/auth/disable"),
+        *("/cluster/member/add", "/cluster/member/remove"),
+        *("/cluster/member/promote", "/cluster/member/update"),
+    )
+)
 PAGES: dict[str, Page] = {
     "/version": health.version,
     "/health": health.health,
@@ -248,7 +263,7 @@ class Wishes:
 
 
 def _wishes(scope: Scope) -> Wishes | None:
-    """None for nearly all requests. Raises InvalidRequest."""
+    """None for nearly all requests. Raises InvalidRequest, InvalidAuthToken."""
     timeout_s = None
     leader = False
     for name, value in scope["headers"]:
@@ -259,6 +274,8 @@ def _wishes(scope: Scope) -> Wishes | None:
             timeout_s = int(match[1]) * _UNIT_S[match[2]]
         elif name == b"grpc-metadata-hasleader":
             leader = value == b"true"
+        elif name == b"authorization" and scope["path"] in _LOOKS_AT_TOKEN:
+            raise InvalidAuthToken
     return None if timeout_s is None and not leader else Wishes(timeout_s, leader)
 
 

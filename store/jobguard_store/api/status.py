@@ -17,6 +17,7 @@ from jobguard_store.errors import (
     CorruptCluster,
     DeadlineExceeded,
     FutureRevision,
+    InvalidAuthToken,
     InvalidRequest,
     LeaderChanged,
     LeaseExists,
@@ -31,6 +32,7 @@ from jobguard_store.errors import (
     OutcomeUnknown,
     RecipeRefused,
     ReconfigurationRefused,
+    RootUserNotExist,
     ServerStopped,
     StoreError,
     TooManyRequests,
@@ -49,6 +51,7 @@ class GrpcCode(IntEnum):
     FAILED_PRECONDITION = 9
     OUT_OF_RANGE = 11
     UNAVAILABLE = 14
+    UNAUTHENTICATED = 16
     DATA_LOSS = 15
 
 
@@ -63,6 +66,8 @@ _CODE: dict[type[Exception], GrpcCode] = {
     BadTransferee: GrpcCode.FAILED_PRECONDITION,
     NoDowngrade: GrpcCode.FAILED_PRECONDITION,
     AuthNotEnabled: GrpcCode.FAILED_PRECONDITION,
+    RootUserNotExist: GrpcCode.FAILED_PRECONDITION,
+    InvalidAuthToken: GrpcCode.UNAUTHENTICATED,
     LeaseTTLTooLarge: GrpcCode.OUT_OF_RANGE,
     Compacted: GrpcCode.OUT_OF_RANGE,
     FutureRevision: GrpcCode.OUT_OF_RANGE,
@@ -87,6 +92,7 @@ _HTTP: dict[GrpcCode, HTTPStatus] = {
     GrpcCode.RESOURCE_EXHAUSTED: HTTPStatus.TOO_MANY_REQUESTS,
     GrpcCode.FAILED_PRECONDITION: HTTPStatus.BAD_REQUEST,
     GrpcCode.OUT_OF_RANGE: HTTPStatus.BAD_REQUEST,
+    GrpcCode.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
     GrpcCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
     GrpcCode.DATA_LOSS: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
