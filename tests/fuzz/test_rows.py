@@ -158,7 +158,7 @@ def test_any_bytes_of_the_file(folder: Path, written: Path, sound: Found, data: 
 def sent(folder: Path, written: Path) -> "Sent":
     member = Member(renewed(folder, written.read_bytes()))
     name = Snapshot(EntryId(TERM, member.index), Configuration.of((1, 2)))
-    cut = member.database.cut()
+    cut = member.database.cut(member.database.leaving_path)
     cut.copy(name)
     cut.close()
     content = member.database.leaving_path.read_bytes()
