@@ -17,7 +17,6 @@ import contextlib
 import logging
 import random
 import secrets
-from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
@@ -28,21 +27,14 @@ from jobguard_store.backups import Backups
 from jobguard_store.config import NodeConfig, address
 from jobguard_store.courier import Courier
 from jobguard_store.departures import Departures
+from jobguard_store.duties import Duties
 from jobguard_store.errors import Removed, ServerStopped, StartupError
+from jobguard_store.gathering import Gathering
 from jobguard_store.history import History
 from jobguard_store.joining import removed
 from jobguard_store.journal import Journal
 from jobguard_store.lessor import Lessor
-from jobguard_store.machine.commands import (
-    AlarmKind,
-    Command,
-    Compact,
-    ExpireLease,
-    GrantLease,
-    Origin,
-    decode,
-    encode,
-)
+from jobguard_store.machine.commands import Command
 from jobguard_store.machine.results import Applied
 from jobguard_store.members import Members, about, founders, life_of, was_removed
 from jobguard_store.opening import Opened, open_file
@@ -66,7 +58,7 @@ from jobguard_store.questions import Questions
 from jobguard_store.quota import Quota
 from jobguard_store.raft import NOBODY, Configuration
 from jobguard_store.raft.core import Raft, Role
-from jobguard_store.raft.messages import EntryKind, PreVoteRequest, Ready, Snapshot, SnapshotOffer
+from jobguard_store.raft.messages import PreVoteRequest, Ready, Snapshot, SnapshotOffer
 from jobguard_store.reads import Reads
 from jobguard_store.reconfiguring import Reconfiguring
 from jobguard_store.retention import Retention
@@ -87,10 +79,6 @@ SIZES_EVERY_TICKS = 10
 # A killed leader's connections do not close everywhere in one moment: who has seen it asks one who will see
 # it within milliseconds. Refused at once, it would ask again only some heartbeats later.
 PRE_VOTE_HELD_S = 0.01
-# How far a leader lets its quorum lag. What waits beyond is bounded by its requesters' own limits.
-UNCOMMITTED_MAX = 10_000
-UNCOMMITTED_BYTES_MAX = 64 << 20
-FORWARD_BYTES_MAX = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +106,6 @@ class Replica:
         self._loop = asyncio.get_running_loop()
         self.failure: asyncio.Future[BaseException] = self._loop.create_future()
         self.introduced = asyncio.Event()
-        self._retention = Retention(config.auto_compaction_retention_s, config.auto_compaction_revisions)
         self._quota = Quota(
             self.machine, member=self._me, limit=config.quota_backend_bytes, propose=self.propose
         )
@@ -159,6 +146,17 @@ class Replica:
         self._reconfiguring = Reconfiguring(
             self.raft, self._courier.post, boot=self._boot, leader_wait_s=leader_wait_s, timeout_s=timeout_s
         )
+        self._gathering = Gathering(
+            self.raft, self._proposals, self._questions, self._reads, self._courier, self._transport
+        )
+        self._duties = Duties(
+            self.raft,
+            self.machine,
+            self._lessor,
+            Retention(config.auto_compaction_retention_s, config.auto_compaction_revisions),
+            self._reconfiguring,
+            boot=self._boot,
+        )
         self._applier = Applier(
             machine=self.machine,
             journal=self._journal,
@@ -182,8 +180,6 @@ class Replica:
         self._arrived: Arrived | None = None
         self._adopting = False  # no turn until the state is durable that the core lives by already
 
-        self._forwarded: list[Forward] = []
-        self._uncommitted: deque[tuple[int, int]] = deque()  # what we appended as leader: last index, bytes
         self._leadership: tuple[int | None, int] = (None, 0)
         self.leaders_seen = 0
         self._transfers: list[asyncio.Future[None]] = []
@@ -306,12 +302,7 @@ class Replica:
             return
         try:
             self._notice_leadership()
-            if self.raft.role is Role.LEADER:
-                self._lead()
-            else:
-                self._refuse_forwards()
-                if self.raft.leader is not None:
-                    self._follow(self.raft.leader)
+            self._gathering.turn(self._loop.time(), disk_full=self.disk_full)
             self._reconfiguring.turn()
             if self.raft.has_ready():
                 self._carry_out(self.raft.ready())
@@ -338,7 +329,7 @@ class Replica:
         elif self._leadership[0] is not None:
             log.warning("no leader in term %d", raft.term)
         self._leadership = leadership
-        self._uncommitted.clear()
+        self._gathering.leadership_changed()
         if self._lessor.term and not self._lead_in(self._lessor.term):
             self._lessor.stop()
         self._reads.lost()
@@ -350,72 +341,6 @@ class Replica:
 
     def _lead_in(self, term: int) -> bool:
         return self.raft.role is Role.LEADER and self.raft.term == term
-
-    def _lead(self) -> None:
-        """Append what has gathered, here and on followers; begin a read for all who wait."""
-        if self._may_append():
-            self._append()
-        else:
-            self._refuse_forwards()
-        for pending in self._questions.to_ask(self._loop.time()):
-            self._reads.asked(pending.ask(self._me, self._me))
-        if self._reads.gathered:
-            self.raft.read_index(self._reads.begin().context)
-
-    def _may_append(self) -> bool:
-        """A leader that hands over takes no more on, nor one whose quorum lags: it would stay in memory."""
-        while self._uncommitted and self._uncommitted[0][0] <= self.raft.commit_index:
-            self._uncommitted.popleft()
-        waiting = sum([size for _, size in self._uncommitted])
-        lag = self.raft.last_index - self.raft.commit_index
-        room = lag < UNCOMMITTED_MAX and waiting < UNCOMMITTED_BYTES_MAX
-        return room and self.raft.accepts_proposals
-
-    def _append(self) -> None:
-        commands = self._proposals.take(self.raft.term)
-        forwarders = set()
-        for forward in self._forwarded:
-            if forward.term == self.raft.term and not self.disk_full:
-                commands.extend(forward.commands)
-                forwarders.add(forward.sender)
-            else:
-                self._refuse(forward)
-        self._forwarded = []
-        if commands:
-            self.raft.propose(commands)
-            self._uncommitted.append((self.raft.last_index, sum(map(len, commands))))
-        for forwarder in forwarders:
-            self._courier.awaited(forwarder, self.raft.last_index)
-
-    def _follow(self, leader: int) -> None:
-        """Hand on what has gathered. What cannot be posted stays queued: it certainly was not sent."""
-        if not self._transport.reaches(leader):
-            return
-        for group in self._proposals.groups(FORWARD_BYTES_MAX):
-            forward = Forward(
-                sender=self._me,
-                to=leader,
-                term=self.raft.term,
-                sequences=tuple(waiter.sequence for waiter in group),
-                commands=tuple(waiter.data for waiter in group),
-            )
-            if not self._courier.post(forward):
-                break
-            self._proposals.sent(group, self.raft.term)
-        for pending in self._questions.to_ask(self._loop.time()):
-            self._courier.post(pending.ask(self._me, leader))
-        if self._reads.gathered:
-            context = self._reads.begin().context
-            self._courier.post(Ask(sender=self._me, to=leader, context=context, question=Question.BARRIER))
-
-    def _refuse_forwards(self) -> None:
-        """At once, even when no leader is known: a term we do not lead now we never will again."""
-        for forward in self._forwarded:
-            self._refuse(forward)
-        self._forwarded = []
-
-    def _refuse(self, forward: Forward) -> None:
-        self._courier.post(ForwardRefused(sender=self._me, to=forward.sender, sequences=forward.sequences))
 
     # --- who is in the cluster --------------------------------------------------------------------
 
@@ -582,7 +507,7 @@ class Replica:
     def _note(self, message: PeerMessage) -> None:
         match message:
             case Forward():
-                self._forwarded.append(message)
+                self._gathering.forwarded(message)
             case ForwardRefused():
                 self._proposals.refused(message.sequences)
             case Reconfigure() | Reconfigured():
@@ -643,14 +568,10 @@ class Replica:
             self._proposals.tick(now)
             self._reads.tick(now, has_leader=has_leader, leading=self.raft.role is Role.LEADER)
             self._questions.tick(now, has_leader=has_leader)
-            self._expire_leases(now)
-            self._hand_over_for_lack_of_space()
             self._trim_log()
-            self._forget_history(now)
             self._reconfiguring.tick(now)
             self._introduce_ourselves()
-            if self.raft.accepts_proposals:
-                self._reconfiguring.promote_who_caught_up()
+            self._duties.tick(now, disk_full=self.disk_full)
         except BaseException as error:  # noqa: BLE001 - it ends the process
             self.fail(error)
         self._ticks += 1
@@ -663,46 +584,6 @@ class Replica:
         index = self._trimming.take(self._journal.durable_applied, self.raft.held_by_peers)
         if index is not None and (base := self.raft.compact(index)) is not None:
             self._in_background(self._journal.trim(base))
-
-    def _forget_history(self, now: float) -> None:
-        machine = self.machine
-        self._retention.note(now, machine.revision)
-        if self.raft.role is Role.LEADER and self.raft.accepts_proposals:
-            pressed = any(
-                kind is AlarmKind.NOSPACE and not hand for (_, kind), hand in machine.alarms.items()
-            )
-            goal = self._retention.take(now, machine.revision, machine.compact_revision, pressed=pressed)
-            if goal is not None:
-                self.raft.propose([encode(Origin(self._me, self._boot, 0), Compact(goal))])
-
-    def _expire_leases(self, now: float) -> None:
-        """Proposed here and never forwarded: only an entry of this very term may end a lease by time."""
-        term = self._lessor.term
-        if term and self._lead_in(term) and self.raft.accepts_proposals and self._lessor.due(now):
-            origin = Origin(self._me, self._boot, 0)
-            over = self._lessor.expired(now, self._grants_under_way())
-            if over:
-                self.raft.propose([encode(origin, ExpireLease(lease_id, term)) for lease_id in over])
-
-    def _hand_over_for_lack_of_space(self) -> None:
-        """A leader that accepts nothing keeps the whole cluster from writing; its followers have disks."""
-        if self.disk_full and self.raft.accepts_proposals and (heir := self.raft.successor) is not None:
-            log.warning("handing leadership over to member %x, which may have space on its disk", heir)
-            self.raft.transfer(heir)
-
-    def _grants_under_way(self) -> set[int]:
-        """Ids granted by entries of the log that are not applied yet.
-
-        A lease that has run out may be revoked and its id granted again in there. An expiry, appended behind
-        that, would end the new lease as it begins.
-        """
-        raft = self.raft
-        commands = [
-            decode(entry.data)[1]
-            for entry in raft.log.slice(raft.applied_index + 1, raft.last_index)
-            if entry.kind is EntryKind.NORMAL
-        ]
-        return {command.id for command in commands if isinstance(command, GrantLease)}
 
     async def _measure(self) -> None:
         self.sizes = await asyncio.to_thread(self._database.sizes)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobguard_store import replica, writer
+from jobguard_store import gathering, replica, writer
 from jobguard_store.errors import NoLeader, NoSpace, OutcomeUnknown, StoreError
 from jobguard_store.machine.commands import GrantLease, Put, Range, RevokeLease
 from jobguard_store.peer_messages import PeerMessage
@@ -306,7 +306,7 @@ def test_a_leader_appends_only_so_much_that_its_quorum_has_not_on_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Followers whose disks hang still answer heartbeats; the log must not fill the leader's memory."""
-    monkeypatch.setattr(replica, "UNCOMMITTED_BYTES_MAX", 100_000)
+    monkeypatch.setattr(gathering, "UNCOMMITTED_BYTES_MAX", 100_000)
     let_through = threading.Event()
     let_through.set()
     quick: list[Database] = []
