@@ -20,6 +20,8 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
+from sqlalchemy.exc import DBAPIError
+
 from jobguard_store.cluster import new_cluster_id, restored_identity
 from jobguard_store.config import NodeConfig
 from jobguard_store.errors import StartupError
@@ -30,16 +32,19 @@ from jobguard_store.raft import Configuration, Member
 from jobguard_store.raft.messages import EntryId, EntryKind, Snapshot
 from jobguard_store.storage import file, meta, snapshot
 from jobguard_store.storage.batch import Batch
-from jobguard_store.storage.damage import DiskFull
+from jobguard_store.storage.damage import DiskFull, explained
 from jobguard_store.storage.database import Database, Loaded
 from jobguard_store.storage.meta import to_hex
 
 REVISIONS_SKIPPED = 1_000_000_000
 """Ten thousand writes a second make as many in a day: a nightly backup is not overtaken."""
+REVISIONS_SKIPPED_MAX = 10**15
+"""A store begins anew some thousands of times before its revisions reach 2^63."""
 
 _DIGEST_BYTES = sha256().digest_size
 _COPY_BYTES = 1 << 20
 _BATCH_ENTRIES = 1000
+_UNFINISHED = "recover was cut off: run jobguard store recover --force-new-cluster again."
 
 
 # --- from a backup ------------------------------------------------------------------------------------
@@ -56,18 +61,41 @@ class Begun:
 
 
 def restore(backup: Path, config: NodeConfig, skipped: int = REVISIONS_SKIPPED) -> Begun:
-    """Make `config`'s file out of `backup`. To be done once for every member, with the same backup."""
-    if config.data_dir.exists() and any(config.data_dir.iterdir()):
-        raise StartupError(
-            f"{config.data_dir} is not empty: give the restored member a --data-dir of its own."
-        )
+    """Make `config`'s file out of `backup`. To be done once for every member, with the same backup.
+
+    Where it was cut off it may be called again: what it left behind is not in its way.
+    """
     base = config.database_path
-    held = file.lock(base)
+    try:
+        if _is_taken(base):
+            raise StartupError(
+                f"{config.data_dir} is not empty: give the restored member a --data-dir of its own."
+            )
+        with file.lock(base):
+            return _restore(backup, config, skipped)
+    except snapshot.Unfit as unfit:
+        raise StartupError(f"{backup} is not a backup that this build can restore ({unfit}).") from unfit
+    except DiskFull:
+        raise StartupError(f"the disk of {config.data_dir} is too small for {backup}.") from None
+    except OSError as error:
+        raise StartupError(f"{backup} cannot be restored: {error}.") from error
+    except DBAPIError as error:
+        raise StartupError(f"{backup} cannot be restored: {error.orig}.") from error
+
+
+def _is_taken(base: Path) -> bool:
+    """By anything but what an earlier `restore` leaves if it does not come to its end."""
+    ours = (f"{base.name}.lock", file.arriving(base).name)
+    return base.parent.exists() and any(each.name not in ours for each in base.parent.iterdir())
+
+
+def _restore(backup: Path, config: NodeConfig, skipped: int) -> Begun:
+    base = config.database_path
     arrived = file.arriving(base)
     try:
         digest = _copy(backup, arrived)
         staged = snapshot.stage(arrived, None)
-        identity = restored_identity(config, digest)
+        identity = restored_identity(config, digest, skipped)
         name = replace(staged.name, configuration=founders(identity))
         revision = staged.row.revision + skipped
         row = replace(
@@ -82,15 +110,8 @@ def restore(backup: Path, config: NodeConfig, skipped: int = REVISIONS_SKIPPED) 
         snapshot.make_ones_own(staged, row, {}, alarms={})
         os.rename(arrived, base)
         file.sync_folder(base)
-    except snapshot.Unfit as unfit:
-        raise StartupError(f"{backup} is not a backup that this build can restore ({unfit}).") from unfit
-    except DiskFull:
-        raise StartupError(f"the disk of {config.data_dir} is too small for {backup}.") from None
-    except OSError as error:
-        raise StartupError(f"{backup} cannot be restored: {error}.") from error
     finally:
         file.remove(arrived)
-        held.close()
     machine = staged.machine
     return Begun(identity.cluster_id, revision, len(machine.keys), len(machine.lease_ids()))
 
@@ -158,8 +179,9 @@ def recover(data_dir: Path, skipped: int = REVISIONS_SKIPPED) -> Begun:
     with _opened(data_dir) as (database, loaded):
         identity = loaded.identity
         assert identity is not None
-        batch = Batch()
-        _apply_the_rest(loaded, batch, database)
+        # What is applied may never have been committed: from here on it is no member of the old cluster.
+        database.expel(_UNFINISHED)
+        _apply_the_rest(loaded, Batch(), database)
         while database.index():
             pass
         configuration = _configuration(loaded)
@@ -178,14 +200,17 @@ def recover(data_dir: Path, skipped: int = REVISIONS_SKIPPED) -> Begun:
 @contextmanager
 def _opened(data_dir: Path) -> Iterator[tuple[Database, Loaded]]:
     base = NodeConfig(data_dir=data_dir).database_path
-    if not base.parent.exists() or not any(base.parent.glob(f"{base.stem}*{base.suffix}")):
+    with explained(base):
+        there = data_dir.is_dir() and file.generation(base, file.newest_generation(base)).exists()
+    if not there:
         raise StartupError(f"{data_dir} holds no member: --data-dir is that of the one that is left.")
     database = Database.open(base)
     try:
-        loaded = database.load()
-        if loaded.identity is None:
-            raise StartupError(f"{data_dir} holds a member that never was in a cluster.")
-        yield database, loaded
+        with explained(base):
+            loaded = database.load()
+            if loaded.identity is None:
+                raise StartupError(f"{data_dir} holds a member that never was in a cluster.")
+            yield database, loaded
     except DiskFull:
         raise StartupError(f"the disk of {data_dir} is full: make room first.") from None
     finally:

@@ -51,17 +51,18 @@ def new_cluster_id() -> int:
     return secrets.randbits(63) or 1
 
 
-def restored_identity(config: NodeConfig, digest: bytes) -> Identity:
-    """Of a member that begins with a backup: known to all who begin with the same, and to nobody else."""
+def restored_identity(config: NodeConfig, digest: bytes, skipped: int) -> Identity:
+    """Of a member that begins with a backup, `skipped` revisions further: known to all who begin alike, and
+    to nobody else.
+    """
     founders = identity_from(config)
+    begin = digest.hex(), str(skipped)
     members = tuple(
-        InitialMember(stable_id((digest.hex(), f"{member.id:x}")), member.name, member.peer_urls)
+        InitialMember(stable_id((*begin, f"{member.id:x}")), member.name, member.peer_urls)
         for member in founders.initial_members
     )
     own = next(member for member in members if member.name == config.name)
-    return Identity(
-        stable_id(("restored", digest.hex(), f"{founders.cluster_id:x}")), own.id, own.name, members
-    )
+    return Identity(stable_id(("restored", *begin, f"{founders.cluster_id:x}")), own.id, own.name, members)
 
 
 def check_same_cluster(stored: Identity, config: NodeConfig) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from jobguard_store import config as defaults
-from jobguard_store.anew import REVISIONS_SKIPPED, Begun, Survivor, examine
+from jobguard_store.anew import REVISIONS_SKIPPED, REVISIONS_SKIPPED_MAX, Begun, Survivor, examine
 from jobguard_store.anew import recover as begin_with
 from jobguard_store.anew import restore as begin_from
 from jobguard_store.config import NodeConfig, parse_urls
@@ -81,7 +81,7 @@ def backup(file: Path, endpoints: str) -> None:
 )
 @click.option(
     "--skip-revisions",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, REVISIONS_SKIPPED_MAX),
     default=REVISIONS_SKIPPED,
     show_default=True,
     help="More than the old store can have made since the backup.",
@@ -110,7 +110,7 @@ def restore(file: Path, skip_revisions: int, **flags: Any) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option(
     "--skip-revisions",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, REVISIONS_SKIPPED_MAX),
     default=REVISIONS_SKIPPED,
     show_default=True,
     help="More than the others can have been ahead.",

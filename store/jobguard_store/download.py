@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from hashlib import sha256
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
@@ -21,6 +21,7 @@ import msgspec
 from jobguard import wire
 from jobguard_store.config import address
 from jobguard_store.errors import StartupError
+from jobguard_store.storage.file import SQLITE, sync_folder
 
 CONNECT_S = 5.0
 SILENT_S = 60.0  # the state is cut first, in one go
@@ -38,15 +39,50 @@ class _Line(msgspec.Struct):
 
 def download(endpoints: list[str], target: Path, progress: Progress) -> int:
     """Its size in bytes."""
-    if target.exists():
-        raise StartupError(f"{target} exists already: choose another name, or move it away.")
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    with _writing(target):
+        if target.exists():
+            raise StartupError(f"{target} exists already: choose another name, or move it away.")
+        file = open(part, "wb", opener=_private)  # noqa: SIM115 — what comes to pass from here on removes it
+    try:
+        with _writing(target), file:
+            _fetch(endpoints, file, target, progress)
+            size = file.tell()
+            file.flush()
+            os.fsync(file.fileno())
+            os.rename(part, target)
+            sync_folder(target)
+    finally:
+        part.unlink(missing_ok=True)
+    return size
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    """What goes wrong in here is no endpoint's fault."""
+    try:
+        yield
+    except OSError as error:
+        raise StartupError(f"{target} cannot be written: {error.strerror}.") from error
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, mode=0o600)  # all keys are in it
+
+
+def _fetch(endpoints: list[str], file: BinaryIO, target: Path, progress: Progress) -> None:
     troubles = []
     for endpoint in endpoints:
         try:
             with closing(_asked(endpoint)) as answer:
-                return _keep(answer, target, progress)
+                for blob in _whole(answer, progress):
+                    with _writing(target):
+                        file.write(blob)
+                return
         except (OSError, HTTPException, _Broken) as error:
             troubles.append(f"{endpoint}: {error or type(error).__name__}")
+        file.seek(0)
+        file.truncate()
     raise StartupError(f"no backup could be had ({'; '.join(troubles)}).")
 
 
@@ -73,30 +109,13 @@ def _reason(body: bytes) -> str:
         return "it does not answer as a store does"
 
 
-def _keep(answer: HTTPResponse, target: Path, progress: Progress) -> int:
-    part = target.with_name(f"{target.name}.part")
-    try:
-        with part.open("wb") as file:
-            _write(answer, file, progress)
-            size = file.tell()
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(part, target)
-        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    finally:
-        part.unlink(missing_ok=True)
-    return size
-
-
-def _write(answer: HTTPResponse, file: BinaryIO, progress: Progress) -> None:
+def _whole(answer: HTTPResponse, progress: Progress) -> Iterator[bytes]:
     digest, before = sha256(), b""
     for blob, remaining in _parts(answer):
+        if not before and not blob.startswith(SQLITE):
+            raise _Broken("what it sends is no backup that restore could read")
         digest.update(before)
-        file.write(blob)
+        yield blob
         before = blob
         progress(len(blob), remaining)
     if before != digest.digest():

@@ -3,13 +3,14 @@
 Place in the house   server -> maintenance -> node
 """
 
+import asyncio
 import contextlib
 import re
 from typing import TYPE_CHECKING
 
 from jobguard import wire
 from jobguard.wire import int64
-from jobguard_store.api.exchange import Exchange, decode
+from jobguard_store.api.exchange import Disconnected, Exchange, decode
 from jobguard_store.api.shapes import Body, header
 from jobguard_store.errors import InvalidDowngradeTarget, NoDowngrade, WrongDowngradeFormat
 from jobguard_store.machine.commands import AlarmKind, LowerAlarm, RaiseAlarm
@@ -17,6 +18,8 @@ from jobguard_store.machine.results import Alarm
 
 if TYPE_CHECKING:
     from jobguard_store.node import Node
+
+PART_TAKEN_S = 30.0
 
 _VERSION = re.compile(r"\d+\.\d+(\.\d+)?")
 _KIND: dict[str | int, AlarmKind] = {key: each for each in AlarmKind for key in (each.name, each.value)}
@@ -69,12 +72,21 @@ async def downgrade(node: "Node", body: bytes) -> Body:
 async def snapshot(node: "Node", exchange: Exchange) -> None:
     """A file that `jobguard store restore` reads, in parts, and last the SHA-256 of them all."""
     decode(await exchange.body(), wire.SnapshotRequest)
+    await exchange.while_there(_send_backup(node, exchange))
+
+
+async def _send_backup(node: "Node", exchange: Exchange) -> None:
+    """To a client that takes it: one that hangs would keep the next from theirs, and the file on the disk."""
     async with contextlib.aclosing(node.backup()) as parts:
         async for part in parts:
             remaining = int64(part.remaining)
             at = header(node, node.header().revision)
             response = wire.SnapshotResponse(header=at, remaining_bytes=remaining, blob=part.data)
-            await exchange.line(wire.stream_line(response))
+            try:
+                async with asyncio.timeout(PART_TAKEN_S):
+                    await exchange.line(wire.stream_line(response))
+            except TimeoutError:
+                raise Disconnected from None
     await exchange.end()
 
 

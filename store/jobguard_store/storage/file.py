@@ -27,6 +27,7 @@ from jobguard_store.storage.tables import metadata
 from jobguard_store.storage.wal import refuse_dropped_commits
 
 APPLICATION_ID = 0x6A6F6267  # "jobg", in the header of every node's file since the first migration
+SQLITE = b"SQLite format 3\0"  # with which every database begins
 READERS_MAX = 4
 _PREPARED = 512  # statements the driver keeps: one per table and number of rows, see tables.insert_rows
 
@@ -57,7 +58,7 @@ def look_at(path: Path) -> None:
     if path.stat().st_size == 0:
         raise Damage("it is empty")
     with open(path, "rb") as head:
-        if head.read(16) != b"SQLite format 3\0":
+        if head.read(len(SQLITE)) != SQLITE:
             raise Damage("it is not a SQLite database")
 
 

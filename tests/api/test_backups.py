@@ -1,0 +1,96 @@
+"""A backup on its way: clients that hang or leave, endpoints that are none, folders that are not there."""
+
+import base64
+import json
+import socket
+import stat
+import threading
+from collections.abc import Iterator
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from jobguard_store.api import maintenance
+from jobguard_store.download import download
+from jobguard_store.errors import StartupError
+from tests.api.conftest import Inside
+from tests.api.test_misbehaving import connected, request
+from tests.gateway import Gateway
+from tests.stores import eventually
+
+SNAPSHOT = "/v3/maintenance/snapshot"
+
+
+@pytest.mark.parametrize("client", ["hangs", "leaves", "leaves before its turn"])
+def test_nobody_waits_for_a_client_that_does_not_take_its_backup(
+    gateway: Gateway, inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: str
+) -> None:
+    monkeypatch.setattr(maintenance, "PART_TAKEN_S", 0.3 if client == "hangs" else 60)
+    for number in range(80):  # more than the sockets between us take
+        gateway.put(f"large/{number}", "x" * 90_000)
+    there = inside.config.data_dir / "node.backup.sqlite"
+    with connected(inside) as (link, lane):
+        link.sendall(request(SNAPSHOT, {}))
+        eventually(lambda: lane.flow.write_paused, what="a client that does not read")
+        assert there.exists()
+        if client == "leaves before its turn":
+            with connected(inside) as (second, waiting):
+                second.sendall(request(SNAPSHOT, {}))
+                eventually(lambda: inside.see(lambda: len(inside.server._api._streams)) == 2)
+            eventually(lambda: inside.see(lambda: len(inside.server._api._streams)) == 1)
+            assert waiting.transport.is_closing()
+        if client != "hangs":
+            link.shutdown(socket.SHUT_RDWR)
+        eventually(lambda: not there.exists(), what="its file to go")
+        download([inside.url], tmp_path / "the next", lambda came, left: None)
+
+
+def test_a_backup_is_for_its_owner_alone(inside: Inside, tmp_path: Path) -> None:
+    size = download([inside.url], tmp_path / "backup", lambda came, left: None)
+    (kept,) = tmp_path.iterdir()
+    assert (stat.S_IMODE(kept.stat().st_mode), kept.stat().st_size) == (0o600, size)
+
+
+@pytest.fixture
+def stranger() -> Iterator[tuple[str, list[str]]]:
+    """Answers as an etcd does, with a file of its own; and what it was asked."""
+    asked: list[str] = []
+
+    class Etcd(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            blob = b"\0" * 4096
+            for part in (blob, sha256(blob).digest()):
+                message = {"remaining_bytes": "0", "blob": base64.b64encode(part).decode()}
+                self.wfile.write(json.dumps({"result": message}).encode() + b"\n")
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Etcd) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", asked
+        server.shutdown()
+        thread.join()
+
+
+def test_what_restore_could_not_read_is_no_backup(stranger: tuple[str, list[str]], tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match="what it sends is no backup that restore could read"):
+        download([stranger[0]], tmp_path / "backup", lambda came, left: None)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("folder", ["missing", "a file"])
+def test_nobody_is_asked_for_what_cannot_be_kept(
+    stranger: tuple[str, list[str]], tmp_path: Path, folder: str
+) -> None:
+    if folder == "a file":
+        (tmp_path / folder).touch()
+    with pytest.raises(StartupError, match=r"backup cannot be written: (No such file|Not a) .*directory\.$"):
+        download([stranger[0]], tmp_path / folder / "backup", lambda came, left: None)
+    assert stranger[1] == []
