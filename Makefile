@@ -9,7 +9,7 @@ SECONDS ?= 60
 TIMES  ?= 20
 SEED   ?=
 
-.PHONY: demo test chaos sim fuzz parity check up bench failover clean help
+.PHONY: demo test chaos sim fuzz parity check up bench failover scale clean help
 
 help:
 	@echo "make demo    watch a scheduled job run once while its worker, beat and store leader are killed"
@@ -25,6 +25,8 @@ help:
 	@echo "make bench   puts per second beside a real etcd (needs wrk, Debian package 'wrk')"
 	@echo "make failover"
 	@echo "             how long nobody is served when the leader dies, hangs, is cut off or stops, beside a real etcd"
+	@echo "make scale   a node with a million keys: its start, its memory, and another that catches up with it"
+	@echo "             (ARGS=\"--revisions 10000000 --folder DIR\" gives it a past, and keeps the file)"
 
 $(READY): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): jobguard with its extras, a broker and the test tools (about half a minute, once)"
@@ -67,6 +69,9 @@ bench: $(READY)
 
 failover: $(READY)
 	@$(BIN)/python benchmarks/failover.py $(ARGS)
+
+scale: $(READY)
+	@$(BIN)/python benchmarks/scale.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -630,7 +630,20 @@ class Replica:
         self._in_background(self._journal.sweep())
         self._in_background(self._journal.trim())
         self._in_background(self._wait_to_be_told())
+        self._in_background(self._inspect())
         self._tick()
+
+    async def _inspect(self) -> None:
+        """Look at the pages that the start has not: a page that is damaged is the end of this node."""
+        inspection = self._database.inspection()
+        walking = asyncio.ensure_future(asyncio.to_thread(inspection.walk))
+        try:
+            await asyncio.shield(walking)
+        finally:
+            while not walking.done():
+                inspection.interrupt()  # we are to stop, and its thread would keep us; it may not have begun
+                await asyncio.wait((walking,), timeout=0.1)
+            inspection.close()
 
     async def _wait_to_be_told(self) -> None:
         """A newcomer dials nobody before it is told whom; and if it was removed before, it never is."""
@@ -666,5 +679,7 @@ class Replica:
             self._arrived.settled.cancel()
         self._transport.flush()
         self._transport.close()
+        if self._background:
+            await asyncio.wait(self._background)  # the last to close the file must be its writer
         await asyncio.to_thread(self.history.close)  # it lets a read under way finish
         await self._journal.close()

@@ -213,6 +213,26 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     run(story())
 
 
+def test_damage_in_what_no_start_reads_is_found_behind_it(tmp_path: Path) -> None:
+    """A start does not walk history, it would last as long as that; the node does so beside its work."""
+
+    async def story() -> None:
+        async with members(tmp_path, 1) as alone:
+            await put(alone[0], "a", "overwritten")
+            for number in range(200):
+                await put(alone[0], "a", f"{number}" * 100)
+            await alone[0].hash_kv(0)  # or all of it were still to be indexed, and read for that
+            await alone.stop(0)
+            path = alone.configs[0].database_path
+            content = path.read_bytes()
+            page = content.index(b"aoverwritten") // 4096 * 4096  # in history alone do the two adjoin
+            path.write_bytes(content[:page] + bytes(64) + content[page + 64 :])
+            await alone.start(0)
+            assert isinstance(await soon(alone[0].failed()), DatabaseDamaged)
+
+    run(story())
+
+
 def test_a_full_disk_refuses_what_is_new_and_finishes_what_it_took(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -39,9 +40,13 @@ def written(path: Path) -> Path:
 
 
 def start(path: Path) -> Loaded:
+    """What a node does, the look at all the rest behind its start included."""
     database = Database.open(path)
     try:
-        return database.load()
+        loaded = database.load()
+        with closing(database.inspection()) as inspection:
+            inspection.walk()
+        return loaded
     finally:
         database.close()
 

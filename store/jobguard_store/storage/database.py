@@ -34,6 +34,7 @@ from jobguard_store.storage.batch import Batch
 from jobguard_store.storage.damage import Damage, DiskFull, Newer, explained, sqlite_code
 from jobguard_store.storage.hashkv import Hash
 from jobguard_store.storage.history import Changes
+from jobguard_store.storage.inspection import Inspection
 from jobguard_store.storage.lives import Life
 from jobguard_store.storage.meta import Meta, from_hex, to_hex
 from jobguard_store.storage.snapshot import Cut, Staged
@@ -123,7 +124,7 @@ class Database:
                 file.remove_leftovers(base_path)
                 file.look_at(path)
                 with engine.begin() as tx:
-                    file.check(tx)
+                    file.check_for_start(tx)
                 with engine.begin() as tx:
                     if file.upgrade(tx):
                         meta.create(tx)
@@ -132,7 +133,7 @@ class Database:
                     row = replace(row, boot=row.boot + 1, disk=row.disk or secrets.randbits(63))
                     meta.write(tx, row)
                 file.sync_folder(path)
-            return cls(base_path, held, path, engine, row)
+                return cls(base_path, held, path, engine, row)
         except BaseException:
             engine.dispose()
             held.close()
@@ -394,6 +395,11 @@ class Database:
         """Begin to copy the state into a file of its own. Raises DiskFull."""
         with self._switching:
             return Cut(self._path, target)
+
+    def inspection(self) -> Inspection:
+        """Of all pages of the file in force; a start has looked at what it reads alone."""
+        with self._switching:
+            return Inspection(self._path)
 
     @property
     def leaving_path(self) -> Path:

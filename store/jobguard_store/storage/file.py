@@ -213,7 +213,21 @@ def recognise(dbapi: sqlite3.Connection) -> bool:
 
 def check(connection: Connection) -> None:
     """Walk all pages. Raises Damage with SQLite's first finding."""
-    finding = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+    _check(connection, "1")
+
+
+def check_for_start(connection: Connection) -> None:
+    """Walk the pages of what a start reads, of any schema. Raises Damage.
+
+    Not those of history and its index: they may be many times as many, and a start must not last for ever.
+    """
+    tables = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT IN ('history', 'versions')"
+    for name in connection.exec_driver_sql(tables).scalars().all():
+        _check(connection, name)
+
+
+def _check(connection: Connection, what: str) -> None:
+    finding = connection.exec_driver_sql(f"PRAGMA quick_check({what})").scalar()
     if finding != "ok":
         raise Damage(str(finding).replace("\n", " "))
 
