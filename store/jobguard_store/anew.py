@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -208,6 +208,8 @@ def _opened(data_dir: Path) -> Iterator[tuple[Database, Loaded]]:
     try:
         with explained(base):
             loaded = database.load()
+            with closing(database.inspection()) as inspection:
+                inspection.walk()  # there is no other copy to fall back on once this one is a cluster's
             if loaded.identity is None:
                 raise StartupError(f"{data_dir} holds a member that never was in a cluster.")
             yield database, loaded
