@@ -156,7 +156,7 @@ def examine(data_dir: Path) -> Survivor:
     with _opened(data_dir) as (_, loaded):
         identity = loaded.identity
         assert identity is not None
-        configuration, machine = _configuration(loaded), loaded.machine
+        configuration, machine = _configurations(loaded)[-1], loaded.machine
         _apply_the_rest(loaded, Batch())
         others = (member for member in configuration.members if member.id != identity.member_id)
         return Survivor(
@@ -184,10 +184,10 @@ def recover(data_dir: Path, skipped: int = REVISIONS_SKIPPED) -> Begun:
         _apply_the_rest(loaded, Batch(), database)
         while database.index():
             pass
-        configuration = _configuration(loaded)
-        us = configuration.member(identity.member_id)
-        data = us.data if us is not None else b""
-        gone = {*configuration.removed, *configuration.ids} - {identity.member_id}
+        said = _configurations(loaded)
+        us = [found for each in said if (found := each.member(identity.member_id)) is not None]
+        data = us[-1].data if us else b""  # also if we were removed since: where we are reached is in it
+        gone = {*said[-1].removed, *said[-1].ids} - {identity.member_id}
         alone = Configuration((Member(identity.member_id, True, data),), tuple(sorted(gone)))
         cluster_id, revision = new_cluster_id(), loaded.machine.revision + skipped
         database.begin_anew(cluster_id, Snapshot(_last(loaded), alone), revision)
@@ -223,11 +223,11 @@ def _last(loaded: Loaded) -> EntryId:
     return loaded.entries[-1].id if loaded.entries else loaded.base
 
 
-def _configuration(loaded: Loaded) -> Configuration:
-    """The one that the log says last."""
+def _configurations(loaded: Loaded) -> list[Configuration]:
+    """All that the log knows of, the newest last."""
     assert loaded.identity is not None
     said = [Configuration.decode(entry.data) for entry in loaded.entries if entry.kind is EntryKind.CONFIG]
-    return [loaded.configuration or founders(loaded.identity), *said][-1]
+    return [loaded.configuration or founders(loaded.identity), *said]
 
 
 def _apply_the_rest(loaded: Loaded, batch: Batch, database: Database | None = None) -> None:

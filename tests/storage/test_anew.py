@@ -17,7 +17,7 @@ from jobguard_store.storage.database import Database, Identity, InitialMember
 from tests.storage.member import TERM, Member, normal
 
 FOUNDERS = (InitialMember(2, "m2", ("http://h:2",)), InitialMember(3, "m3", ("http://h:3",)))
-LATER = Configuration((Voter(2, True), Voter(3, True), Voter(4, True)), (9,))
+LATER = Configuration((Voter(2, True, b'{"name":"m2"}'), Voter(3, True), Voter(4, True)), (9,))
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_it_is_alone_at_a_revision_beyond_and_has_all_of_its_log(left: Member) -
     assert (loaded.identity.member_id, loaded.identity.initial_members) == (2, ())
     assert loaded.identity.cluster_id == begun.cluster_id != 7
     assert (loaded.base, loaded.applied_index, loaded.entries) == (EntryId(TERM, 6), 6, [])
-    assert loaded.configuration == Configuration((Voter(2, True),), (3, 4, 9))
+    assert loaded.configuration == Configuration((LATER.members[0],), (3, 4, 9))
     assert (left.machine.revision, left.machine.compact_revision) == (1002, 1002)
     assert left.machine.alarms == {}
     assert left.machine.lease_keys(5) == [b"a"]
@@ -88,7 +88,22 @@ def test_cut_off_in_the_middle_it_is_no_member_of_the_old_cluster(
     recover(left.path.parent)
     left._start()
     assert left.loaded.expelled is None
-    assert left.loaded.configuration == Configuration((Voter(2, True),), (3, 4, 9))
+    assert left.loaded.configuration == Configuration((LATER.members[0],), (3, 4, 9))
+    left.database.close()
+
+
+def test_a_member_that_was_removed_is_still_reached_where_it_was(left: Member) -> None:
+    left._start()
+    batch = Batch()
+    batch.append([Entry(7, TERM, EntryKind.CONFIG, Configuration((Voter(3, True),), (2, 9)).encode())])
+    left.database.write(batch)
+    left.database.close()
+    recover(left.path.parent)
+    left._start()
+    assert left.loaded.configuration is not None
+    (us,) = left.loaded.configuration.members
+    assert (us.id, us.data) == (2, LATER.members[0].data)
+    assert left.loaded.configuration.removed == (3, 9)
     left.database.close()
 
 
