@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jobguard_store.api import maintenance
+from jobguard_store.api import maintenance, server
 from jobguard_store.download import download
 from jobguard_store.errors import StartupError
 from tests.api.conftest import Inside
@@ -47,6 +47,25 @@ def test_nobody_waits_for_a_client_that_does_not_take_its_backup(
         download([inside.url], tmp_path / "the next", lambda came, left: None)
 
 
+def test_a_stop_ends_one_that_reads_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "STOP_GRACE_S", 0.3)
+    inside = Inside(tmp_path)
+    try:
+        with Gateway(inside.url) as gateway:
+            for number in range(80):
+                gateway.put(f"large/{number}", "x" * 90_000)
+        with connected(inside) as (link, lane):
+            link.sendall(request(SNAPSHOT, {}))
+            eventually(lambda: lane.flow.write_paused, what="a client that does not read")
+            inside.run(inside.server.stop())
+    finally:
+        inside.stop()
+    assert [record for record in caplog.records if record.exc_info] == []
+    assert not (tmp_path / "node.backup.sqlite").exists()
+
+
 def test_a_backup_is_for_its_owner_alone(inside: Inside, tmp_path: Path) -> None:
     size = download([inside.url], tmp_path / "backup", lambda came, left: None)
     (kept,) = tmp_path.iterdir()
@@ -71,11 +90,11 @@ def stranger() -> Iterator[tuple[str, list[str]]]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Etcd) as server:
-        thread = threading.Thread(target=server.serve_forever)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Etcd) as etcd:
+        thread = threading.Thread(target=etcd.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}", asked
-        server.shutdown()
+        yield f"http://127.0.0.1:{etcd.server_address[1]}", asked
+        etcd.shutdown()
         thread.join()
 
 

@@ -10,6 +10,7 @@ each renewal.
 """
 
 import asyncio
+import contextlib
 import re
 import resource
 import socket
@@ -201,7 +202,8 @@ class Api:
             if not self._stopping:
                 raise
             task.uncancel()
-            await exchange.refuse(ServerStopped())
+            with contextlib.suppress(asyncio.CancelledError):  # of a client that reads nothing, after a while
+                await exchange.refuse(ServerStopped())
         finally:
             self._streams.discard(task)
 
