@@ -55,7 +55,11 @@ def backup(file: Path, endpoints: str) -> None:
 
     The store goes on meanwhile. FILE appears once it is whole: it ends with the SHA-256 of what precedes.
     """
-    urls = list(parse_urls("--endpoints", endpoints))
+    # As all of jobguard reads that variable: a bare host:port means http.
+    spelled = [
+        each if "://" in each else f"http://{each}" for each in endpoints.replace(" ", "").split(",") if each
+    ]
+    urls = list(parse_urls("--endpoints", ",".join(spelled)))
     with click.progressbar(length=1, label=f"{file}", file=sys.stderr) as bar:
 
         def progress(came: int, remaining: int) -> None:

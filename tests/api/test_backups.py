@@ -11,8 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from jobguard_store.api import maintenance, server
+from jobguard_store.commands import backup
 from jobguard_store.download import download
 from jobguard_store.errors import StartupError
 from tests.api.conftest import Inside
@@ -70,6 +72,15 @@ def test_a_backup_is_for_its_owner_alone(inside: Inside, tmp_path: Path) -> None
     size = download([inside.url], tmp_path / "backup", lambda came, left: None)
     (kept,) = tmp_path.iterdir()
     assert (stat.S_IMODE(kept.stat().st_mode), kept.stat().st_size) == (0o600, size)
+
+
+def test_endpoints_are_read_as_by_every_other_command(inside: Inside, tmp_path: Path) -> None:
+    bare = inside.url.removeprefix("http://")
+    said = CliRunner().invoke(
+        backup, [str(tmp_path / "backup")], env={"JOBGUARD_ENDPOINTS": f"127.0.0.1:1, {bare},"}
+    )
+    assert said.exit_code == 0, said.output
+    assert "whole and durable" in said.output
 
 
 @pytest.fixture
