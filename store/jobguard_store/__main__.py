@@ -64,8 +64,16 @@ def flag(name: str, help: str, default: str | int | None = None) -> Callable[[F]
 @flag("heartbeat-interval", "In milliseconds.", defaults.HEARTBEAT_INTERVAL_MS)
 @flag("election-timeout", "In milliseconds.", defaults.ELECTION_TIMEOUT_MS)
 @flag("snapshot-count", "Applied log entries held before the older half is trimmed.", defaults.SNAPSHOT_COUNT)
-@flag("auto-compaction-retention", "History kept; 0: all of it.", defaults.AUTO_COMPACTION_RETENTION)
-@flag("auto-compaction-revisions", "At most as many; 0: no limit.", defaults.AUTO_COMPACTION_REVISIONS)
+@flag(
+    "auto-compaction-retention",
+    "How long history stays: 90s, 10m, 1h30m; 0: for ever.",
+    defaults.AUTO_COMPACTION_RETENTION,
+)
+@flag(
+    "auto-compaction-revisions",
+    "How many revisions of it stay; 0: no limit.",
+    defaults.AUTO_COMPACTION_REVISIONS,
+)
 @flag(
     "quota-backend-bytes",
     "In use by this member, before writes are refused; 0: no quota.",
