@@ -25,6 +25,8 @@ class Proxy:
         self._thawed = threading.Event()
         self._thawed.set()
         self._sockets: list[socket.socket] = [self._listener]
+        self._closing = threading.Lock()
+        self._closed = False
         self._start(self._accept)
 
     def lose(self, answers: int) -> None:
@@ -43,6 +45,8 @@ class Proxy:
 
     def close(self) -> None:
         self._thawed.set()
+        with self._closing:
+            self._closed = True
         for each in self._sockets:
             _break(each)
             each.close()
@@ -58,7 +62,12 @@ class Proxy:
                 return
             server = socket.create_connection(self._target, timeout=None)
             client.settimeout(None)  # whatever the process's default is
-            self._sockets += [client, server]
+            with self._closing:
+                if self._closed:  # it came as the listener went
+                    client.close()
+                    server.close()
+                    return
+                self._sockets += [client, server]
             self._start(self._serve, client, server)
 
     def _serve(self, client: socket.socket, server: socket.socket) -> None:
