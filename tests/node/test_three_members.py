@@ -9,13 +9,21 @@ import pytest
 
 from jobguard_store import gathering, replica, writer
 from jobguard_store.errors import NoLeader, NoSpace, OutcomeUnknown, StoreError
-from jobguard_store.machine.commands import GrantLease, Put, Range, RevokeLease
+from jobguard_store.machine.commands import (
+    Compare,
+    CompareTarget,
+    GrantLease,
+    Put,
+    Range,
+    RevokeLease,
+    Txn,
+)
 from jobguard_store.peer_messages import PeerMessage
-from jobguard_store.raft.messages import PreVote, PreVoteRequest
+from jobguard_store.raft.messages import PreVote, PreVoteRequest, Vote, VoteRequest
 from jobguard_store.storage.batch import Batch
 from jobguard_store.storage.damage import DiskFull
 from jobguard_store.storage.database import Database
-from tests.node.members import eventually, get, heartbeats, members, put, run, soon
+from tests.node.members import Members, eventually, get, heartbeats, members, put, run, soon
 
 
 def test_any_member_takes_writes_and_answers_reads_alike(tmp_path: Path) -> None:
@@ -122,6 +130,85 @@ def test_who_sees_the_end_of_a_leader_a_moment_later_is_not_asked_too_early(
             second._peer_lost(leader.header().member_id)
             votes = await eventually(lambda: [each for each in said if isinstance(each, PreVote)], "a vote")
             assert votes[0].granted
+
+    run(story())
+
+
+def test_a_vote_waits_for_the_voters_own_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    let_through = threading.Event()
+    slow: list[Database] = []
+    write = Database.write
+
+    def write_when_let(database: Database, batch: Batch) -> None:
+        if database in slow:
+            let_through.wait()
+        write(database, batch)
+
+    monkeypatch.setattr(Database, "write", write_when_let)
+
+    async def story() -> None:
+        async with members(tmp_path) as three:
+            first, second = [three[number]._replica for number in await three.followers()]
+            said: list[PeerMessage] = []
+            monkeypatch.setattr(first._courier, "post", said.append)
+            slow.append(first._database)
+            try:
+                peers = {"sender": second.identity.member_id, "to": first.identity.member_id}
+                term, last = first.raft.term + 1, first.raft.log.last
+                first._receive(VoteRequest(**peers, term=term, last=last, at_leaders_wish=True))
+                await eventually(lambda: first.raft.voted_for == peers["sender"], "its decision")
+                await heartbeats(2)
+                assert not [each for each in said if isinstance(each, Vote)]
+            finally:
+                let_through.set()
+            await eventually(lambda: [each for each in said if isinstance(each, Vote)], "its vote")
+
+    run(story())
+
+
+def test_a_leader_that_nobody_hears_neither_reads_nor_renews(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others may lead by now, and have ended the lease: each answer needs word from a quorum."""
+
+    async def story() -> None:
+        async with members(tmp_path) as three:
+            cut_off = three[await three.leader()]
+            await soon(cut_off.propose(GrantLease(7, 60)))
+            monkeypatch.setattr(cut_off._replica._courier, "post", lambda _: False)
+            calls = (cut_off.keepalive(7), cut_off.time_to_live(7), cut_off.leases(), get(cut_off, "a"))
+            asked = [asyncio.ensure_future(call) for call in calls]
+            me = cut_off.header().member_id
+            await eventually(lambda: cut_off.status().leader != me, "stepping down")
+            assert not any(each.done() for each in asked)
+            for each in asked:
+                each.cancel()
+
+    run(story())
+
+
+def test_what_is_claimed_before_there_is_a_leader_is_claimed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At whichever member, and however long before the others were started."""
+    monkeypatch.setattr(replica, "LEADER_WAIT_ELECTIONS", 30)
+    absent = Compare(b"lock", target=CompareTarget.CREATE, number=0)
+
+    async def story() -> None:
+        three = Members(tmp_path, 3)
+        claims = []
+        try:
+            for number in range(3):
+                node = await three.start(number)
+                claim = Txn((absent,), (Put(b"lock", b"%d" % number),))
+                claims.append(asyncio.ensure_future(node.propose(claim)))
+                await heartbeats(2)
+                assert number or not claims[0].done(), "one of three decides nothing"
+            answers = await soon(asyncio.gather(*claims))
+            (holder,) = (number for number, answer in enumerate(answers) if answer.result.succeeded)
+            assert {await get(node, "lock") for node in three.running} == {str(holder)}
+        finally:
+            await three.stop_all()
 
     run(story())
 
