@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,10 +21,13 @@ from jobguard_store.errors import (
     ServerStopped,
     StartupError,
 )
+from jobguard_store.history import History
+from jobguard_store.journal import Journal
 from jobguard_store.machine.apply import Machine
 from jobguard_store.machine.commands import Compact, DeleteRange, GrantLease, Put, Range, RevokeLease, Txn
 from jobguard_store.machine.results import Applied
 from jobguard_store.node import Node
+from jobguard_store.raft.core import Raft
 from jobguard_store.storage.batch import Batch
 from jobguard_store.storage.damage import DiskFull
 from jobguard_store.storage.database import Database
@@ -85,6 +89,26 @@ def test_a_txn_may_read_the_past_beside_what_it_writes(tmp_path: Path) -> None:
                 alone[0].read_txn(Txn(success=(Range(b"a", revision=first),)), serializable=False)
             )
             assert reads.result.responses[0].kvs[0].value == b"old"
+
+    run(story())
+
+
+def test_a_txn_that_wrote_is_not_refused_because_the_past_it_reads_is_gone_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compaction was quicker than the answer here. The writes are done: nothing definite is said."""
+
+    async def overtaken(*_: object) -> None:
+        raise Compacted(3)
+
+    async def story() -> None:
+        async with members(tmp_path, 1) as alone:
+            first = await put(alone[0], "a", "old")
+            await put(alone[0], "a", "new")
+            monkeypatch.setattr(History, "fill", overtaken)
+            with pytest.raises(RequestTimedOut):
+                await soon(alone[0].propose(Txn(success=(Range(b"a", revision=first), Put(b"b", b"x")))))
+            assert await get(alone[0], "b") == "x"
 
     run(story())
 
@@ -282,6 +306,31 @@ def test_an_error_nobody_expected_is_the_end(tmp_path: Path, monkeypatch: pytest
             it_works.set()
             await alone.start(0)
             assert await get(alone[0], "a") == "1"
+
+    run(story())
+
+
+@pytest.mark.parametrize("where", [Raft.tick, Raft.ready, Journal.durable, Database.sizes])
+def test_an_error_nobody_expected_is_the_end_wherever_it_is_met(
+    where: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a tick, in a turn, at word of durability, in the background."""
+
+    async def story() -> None:
+        async with members(tmp_path, 1) as alone:
+            await put(alone[0], "a", "1")
+
+            def broken(*_: object) -> None:
+                raise ZeroDivisionError
+
+            owner = next(each for each in (Raft, Journal, Database) if where in vars(each).values())
+            monkeypatch.setattr(owner, where.__name__, broken)
+            lost = asyncio.ensure_future(alone[0].propose(Put(b"a", b"2")))
+            assert isinstance(await soon(alone[0].failed()), ZeroDivisionError)
+            with pytest.raises(ServerStopped):
+                await get(alone[0], "a", serializable=True)
+            lost.cancel()
+            monkeypatch.undo()
 
     run(story())
 

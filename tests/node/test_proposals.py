@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from unittest.mock import Mock
 
 import pytest
 
@@ -14,10 +15,15 @@ from jobguard_store.errors import (
     ServerStopped,
     TooManyRequests,
 )
+from jobguard_store.gathering import Gathering
 from jobguard_store.machine.commands import Origin, Put, decode
 from jobguard_store.machine.results import Applied, PutResult, Rows
+from jobguard_store.peer_messages import Forward, ForwardRefused
 from jobguard_store.proposals import WAITERS_MAX, Proposals
+from jobguard_store.questions import Questions
+from jobguard_store.reads import Reads
 from tests.node.members import run
+from tests.raft.alone import settled_leader
 
 DONE = Applied(PutResult(2), 2, Rows(revision=2))
 
@@ -185,6 +191,25 @@ def test_the_refusal_of_a_former_lifes_forward_hands_on_nothing_again() -> None:
         assert send(lives[1], 5) == [], "it would be applied twice"
 
     run(told())
+
+
+def test_a_forward_for_an_earlier_reign_is_refused() -> None:
+    """Its asker may have been told by then that it never will be, and have asked again."""
+
+    def test(proposals: Proposals) -> None:
+        raft, posted = settled_leader(term=4), Mock()
+        reads = Reads(boot=3, leader_wait_s=3.0, timeout_s=7.0)
+        questions = Questions(boot=3, leader_wait_s=3.0, timeout_s=7.0)
+        gathering = Gathering(raft, proposals, questions, reads, posted, Mock())
+        before = raft.last_index
+        for sequence, term in ((1, raft.term - 1), (2, raft.term), (3, raft.term + 1)):
+            gathering.forwarded(Forward(sender=2, to=1, term=term, sequences=(sequence,), commands=(b"x",)))
+        gathering.turn(0.0, disk_full=False)
+        assert raft.last_index == before + 1
+        refused = [ForwardRefused(sender=1, to=2, sequences=(sequence,)) for sequence in (1, 3)]
+        assert [each.args[0] for each in posted.post.call_args_list] == refused
+
+    story(test)
 
 
 def test_who_went_away_before_anything_was_sent_is_forgotten() -> None:

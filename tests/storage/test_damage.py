@@ -14,7 +14,8 @@ from jobguard_store.errors import (
     DatabaseUnusable,
     StartupError,
 )
-from jobguard_store.machine.commands import Compact, DeleteRange, GrantLease, Put
+from jobguard_store.machine.commands import Compact, DeleteRange, GrantLease, Put, Range
+from jobguard_store.machine.results import HistoricRange
 from jobguard_store.raft.messages import Entry, EntryKind, HardState
 from jobguard_store.storage.batch import Batch
 from jobguard_store.storage.database import Database, Identity, Loaded
@@ -239,6 +240,20 @@ def test_a_rotten_version_in_history_is_not_handed_out(written: Path) -> None:
             member.database.changes(b"\0", b"\0", 40, 60)
     finally:
         member.database.close()
+
+
+@pytest.mark.parametrize("harm", ["UPDATE history SET value = x'00'", "DELETE FROM history"])
+@pytest.mark.parametrize("range_end", [b"", b"l"])
+def test_what_cannot_be_read_is_not_as_if_it_were_not_there(
+    written: Path, harm: str, range_end: bytes
+) -> None:
+    """The index names a row that is rotten or gone: no answer, for one key as for many."""
+    sql(written, "DROP TRIGGER versions_follow", f"{harm} WHERE mod_revision = 50")
+    [(key,)] = sql(written, "SELECT key FROM versions WHERE mod_revision = 50")
+    with closing(Database.open(written)) as database:
+        database.load()
+        with pytest.raises(DatabaseDamaged, match="is not what was written"):
+            database.range_at(HistoricRange(60, Range(key, range_end, revision=50), 50), ())
 
 
 # --- newer, in use, unusable --------------------------------------------------------------------------------
