@@ -126,6 +126,25 @@ def test_one_that_is_to_vote_does_so_by_itself_once_it_is_there_and_costs_nobody
     run(story())
 
 
+def test_who_is_a_member_outlives_the_entry_that_said_so(tmp_path: Path) -> None:
+    """The log begins behind it: the flags of the first start are not what counts then."""
+
+    async def story() -> None:
+        async with members(tmp_path, size=1, snapshot_count=10) as cluster:
+            added = await soon(cluster[0].add_member(("http://127.0.0.1:9",), is_learner=True))
+            changed = cluster[0].status().applied_index
+            for number in range(30):
+                await put(cluster[0], "a", str(number))
+            raft = cluster[0]._replica.raft
+            await eventually(lambda: raft.log.base.index > changed, "a shorter log")
+            await cluster.stop(0)
+            node = await cluster.start(0)
+            assert [member.is_learner for member in node.members() if member.id == added] == [True]
+            await put(node, "a", "and it serves")
+
+    run(story())
+
+
 def test_one_that_is_removed_before_anybody_told_it_of_the_others_hears_of_it(tmp_path: Path) -> None:
     async def story() -> None:
         async with members(tmp_path) as cluster:

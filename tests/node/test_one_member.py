@@ -76,6 +76,25 @@ def test_a_compacted_state_is_refused_and_its_rows_go(tmp_path: Path) -> None:
     run(story())
 
 
+def test_a_watch_from_the_compacted_revision_sees_what_went_at_it(tmp_path: Path) -> None:
+    """From the file: after a restart nothing else knows of it. One revision earlier is gone for good."""
+
+    async def story() -> None:
+        async with members(tmp_path, 1) as alone:
+            await put(alone[0], "a", "1")
+            gone = (await soon(alone[0].propose(DeleteRange(b"a")))).revision
+            await soon(alone[0].propose(Compact(gone)))
+            await alone.stop(0)
+            node = await alone.start(0)
+            await soon(node.give_space_back())
+            (event,) = (await soon(anext(node.watch(b"a", b"", gone)))).events
+            assert (event.revision, event.record.version) == (gone, 0)
+            with pytest.raises(Compacted):
+                await soon(anext(node.watch(b"a", b"", gone - 1)))
+
+    run(story())
+
+
 def test_a_txn_may_read_the_past_beside_what_it_writes(tmp_path: Path) -> None:
     async def story() -> None:
         async with members(tmp_path, 1) as alone:

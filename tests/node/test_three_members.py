@@ -389,6 +389,23 @@ def test_a_member_whose_disk_was_lost_is_not_let_in_under_its_old_id(tmp_path: P
     run(story())
 
 
+def test_a_lost_disk_is_noticed_by_those_who_were_restarted_since(tmp_path: Path) -> None:
+    """What they know of each other's disks is on their own, or it might vote twice in a term."""
+
+    async def story() -> None:
+        async with members(tmp_path) as three:
+            follower = (await three.followers())[0]
+            await put(three[follower], "a", "1")
+            await three.stop_all()
+            three.configs[follower].database_path.unlink()
+            for number in range(3):
+                await three.start(number)
+            failure = await soon(three[follower].failed())
+            assert "ran before with data that is gone" in str(failure)
+
+    run(story())
+
+
 def test_a_leader_appends_only_so_much_that_its_quorum_has_not_on_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
