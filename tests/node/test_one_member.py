@@ -349,6 +349,7 @@ def test_an_error_nobody_expected_is_the_end_wherever_it_is_met(
             with pytest.raises(ServerStopped):
                 await get(alone[0], "a", serializable=True)
             lost.cancel()
+            await asyncio.gather(lost, return_exceptions=True)
             monkeypatch.undo()
 
     run(story())
