@@ -37,5 +37,6 @@ async def cut_state(database: Database, target: Path, name_of: NameOf) -> Snapsh
         if copying is not None and not copying.done():
             cut.interrupt()  # we are to stop, and its thread would keep us
             await asyncio.wait((copying,))
+            copying.exception()  # looked at: that it was interrupted is no news
         await asyncio.to_thread(cut.close)
     return name

@@ -645,6 +645,7 @@ class Replica:
             while not walking.done():
                 inspection.interrupt()  # we are to stop, and its thread would keep us; it may not have begun
                 await asyncio.wait((walking,), timeout=0.1)
+            walking.exception()  # looked at: that it was interrupted is no news
             inspection.close()
 
     async def _wait_to_be_told(self) -> None:

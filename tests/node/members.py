@@ -31,7 +31,7 @@ def run(story: Coroutine[Any, Any, None]) -> None:
         surprises: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: surprises.append(context))
         await story
-        assert surprises == []
+        assert surprises == [], surprises
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as the process does
         runner.run(strictly())
