@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from jobguard_store import arrivals, departures
 from jobguard_store.errors import Compacted, OutcomeUnknown
 from jobguard_store.machine.commands import Compact, DeleteRange, GrantLease, Put
 from jobguard_store.node import Node, Subscription
+from jobguard_store.raft.messages import AppendReply
+from jobguard_store.storage.database import Database
 from jobguard_store.storage.file import newest_generation
-from tests.node.members import Members, eventually, get, members, put, run, soon
+from tests.node.members import Members, eventually, get, heartbeats, members, put, run, soon
 
 COUNT = 20
 
@@ -92,6 +95,38 @@ def test_a_stopped_member_comes_back_by_the_state_and_stays_a_member(tmp_path: P
             assert sorted(each.name for each in three.configs[follower].data_dir.glob("*.sqlite")) == [
                 "node.1.sqlite"
             ]
+
+    run(story())
+
+
+def test_a_state_is_acknowledged_when_it_is_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, let_through = threading.Event(), threading.Event()
+    adopt = Database.adopt
+
+    def adopt_when_let(*arguments: Any) -> None:
+        begun.set()
+        let_through.wait()
+        adopt(*arguments)
+
+    monkeypatch.setattr(Database, "adopt", adopt_when_let)
+
+    async def story() -> None:
+        async with members(tmp_path, snapshot_count=COUNT) as three:
+            number = (await three.followers())[0]
+            behind, said = three[number]._replica, list[Any]()
+            post = behind._courier.post
+            monkeypatch.setattr(
+                behind._courier, "post", lambda message: said.append(message) or post(message)
+            )
+            try:
+                async with deaf(three, number):
+                    lag = behind.raft.last_index
+                await eventually(begun.is_set, "the state")
+                await heartbeats(2)
+                assert not [each for each in said if isinstance(each, AppendReply) and each.match > lag]
+            finally:
+                let_through.set()
+            await agree(three)
 
     run(story())
 
