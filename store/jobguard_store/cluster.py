@@ -43,11 +43,15 @@ def identity_from(config: NodeConfig) -> Identity:
 
 def new_member_id() -> int:
     """Of a member that is added: no other was ever given it, and none will be."""
-    return secrets.randbits(63) or 1
+    return _drawn_id()
 
 
 def new_cluster_id() -> int:
     """Of a cluster that begins anew with a member of another."""
+    return _drawn_id()
+
+
+def _drawn_id() -> int:
     return secrets.randbits(63) or 1
 
 

@@ -39,6 +39,16 @@ def explained(function: Function) -> Function:
     return run
 
 
+def skip_revisions_option(help: str) -> Callable[[Function], Function]:
+    return click.option(
+        "--skip-revisions",
+        type=click.IntRange(1, REVISIONS_SKIPPED_MAX),
+        default=REVISIONS_SKIPPED,
+        show_default=True,
+        help=help,
+    )
+
+
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
@@ -83,13 +93,7 @@ def backup(file: Path, endpoints: str) -> None:
 @click.option(
     "--initial-cluster-token", default=defaults.DEFAULT_TOKEN, show_default=True, help="As at the start."
 )
-@click.option(
-    "--skip-revisions",
-    type=click.IntRange(1, REVISIONS_SKIPPED_MAX),
-    default=REVISIONS_SKIPPED,
-    show_default=True,
-    help="More than the old store can have made since the backup.",
-)
+@skip_revisions_option("More than the old store can have made since the backup.")
 @explained
 def restore(file: Path, skip_revisions: int, **flags: Any) -> None:
     """Make one member of a new cluster out of the backup FILE.
@@ -112,13 +116,7 @@ def restore(file: Path, skip_revisions: int, **flags: Any) -> None:
 )
 @click.option("--dry-run", is_flag=True, help="Say what there is and what may be lost; the default.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option(
-    "--skip-revisions",
-    type=click.IntRange(1, REVISIONS_SKIPPED_MAX),
-    default=REVISIONS_SKIPPED,
-    show_default=True,
-    help="More than the others can have been ahead.",
-)
+@skip_revisions_option("More than the others can have been ahead.")
 @explained
 def recover(data_dir: Path, force_new_cluster: bool, dry_run: bool, yes: bool, skip_revisions: int) -> None:
     """Begin anew with one member, when the quorum is lost for good.
