@@ -121,13 +121,15 @@ def test_who_sees_the_end_of_a_leader_a_moment_later_is_not_asked_too_early(
         async with members(tmp_path) as three:
             leader = three[await three.leader()]
             first, second = [three[number]._replica for number in await three.followers()]
-            monkeypatch.setattr(leader._replica._courier, "post", lambda _: False)  # it falls silent
+            silent, step = leader.header().member_id, second.raft.step
+            # Deaf, where it hears: what the leader said before may still be on its way, and is no silence.
+            monkeypatch.setattr(second.raft, "step", lambda m: None if m.sender == silent else step(m))
             said: list[PeerMessage] = []
             monkeypatch.setattr(second._courier, "post", said.append)
             peers = {"sender": first.identity.member_id, "to": second.identity.member_id}
             ask = PreVoteRequest(**peers, term=second.raft.term + 1, last=second.raft.log.last)
             second._receive(ask)
-            second._peer_lost(leader.header().member_id)
+            second._peer_lost(silent)
             votes = await eventually(lambda: [each for each in said if isinstance(each, PreVote)], "a vote")
             assert votes[0].granted
 
