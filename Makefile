@@ -40,6 +40,7 @@ demo: $(READY)
 	@$(BIN)/jobguard demo $(ARGS)
 
 test: $(READY)
+	@$(BIN)/python -m tests.debian
 	@echo "Running the tests (about ten minutes: real nodes, workers and brokers are started and killed)"
 	@$(BIN)/python -m pytest $(ARGS)
 

@@ -209,11 +209,21 @@ class Connection:
         while (end := self._buffer.find(b"\r\n")) < 0:
             self._receive(deadline)
         size = int(self._buffer[:end].partition(b";")[0], 16)
-        whole = end + 2 + size + 2  # the last chunk, of size 0, ends with an empty line too
+        if not size:
+            self._end_chunks(deadline)
+            return None
+        whole = end + 2 + size + 2
         while len(self._buffer) < whole:
             self._receive(deadline)
-        chunk = self._take(end + 2, size, whole)
-        return chunk if size else None
+        return self._take(end + 2, size, whole)
+
+    def _end_chunks(self, deadline: float) -> None:
+        """Up to the empty line. Before it may stand trailers, as after each refusal of etcd 3.4."""
+        while (end := self._buffer.find(b"\r\n\r\n")) < 0:
+            if len(self._buffer) > HEAD_BYTES_MAX:
+                raise ValueError("the answer is not HTTP")
+            self._receive(deadline)
+        del self._buffer[: end + 4]
 
     def _rest(self, deadline: float) -> bytes:
         try:

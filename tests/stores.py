@@ -19,11 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from tests import debian
 from tests.gateway import Gateway
 from tests.ports import free_ports
 
-Kind = Literal["jobguard", "etcd"]
+Kind = Literal["jobguard", "etcd", "etcd34"]
 KINDS: tuple[Kind, ...] = ("jobguard", "etcd")
+# What our client promises to work with: real etcd 3.4, as Debian has it, too.
+CLIENTS_KINDS: tuple[Kind, ...] = (*KINDS, "etcd34")
 
 BIN = Path(sys.executable).parent
 T = TypeVar("T")
@@ -188,7 +191,8 @@ def make(kind: Kind, directory: Path, nodes: int = 1, extra: Sequence[str] = ())
 
 def _program(kind: Kind) -> list[str]:
     match kind:
-        case "etcd":
-            return [str(BIN / "etcd"), "--log-level", "warn", "--initial-cluster-token", str(os.getpid())]
+        case "etcd" | "etcd34":
+            program = BIN / "etcd" if kind == "etcd" else debian.program(*debian.ETCD_3_4)
+            return [str(program), "--log-level", "warn", "--initial-cluster-token", str(os.getpid())]
         case "jobguard":
             return [sys.executable, "-m", "jobguard_store"]

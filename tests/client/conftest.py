@@ -1,4 +1,4 @@
-"""Every test of the client runs on both stores: ours, and a real etcd."""
+"""Every test of the client runs on three stores: ours, and real etcds, 3.5 and 3.4."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from jobguard.client import Client
-from tests.stores import KINDS, Cluster, Kind, running
+from tests.stores import CLIENTS_KINDS, Cluster, Kind, running
 
 
-@pytest.fixture(scope="session", params=KINDS)
+@pytest.fixture(scope="session", params=CLIENTS_KINDS)
 def kind(request: pytest.FixtureRequest) -> Kind:
     return request.param  # type: ignore[no-any-return]
 

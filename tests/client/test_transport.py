@@ -63,6 +63,18 @@ def test_a_chunked_body_torn_at_every_byte() -> None:
     assert reusable
 
 
+def test_what_trails_a_chunked_body_is_not_taken_for_the_next_answer() -> None:
+    """etcd 3.4 sends a trailer after each refusal, and the write that followed on the connection was lost."""
+    refusal = b"HTTP/1.1 412 \r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nGrpc-Trailer: x\r\n\r\n"
+    whole = refusal + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"
+    with answering(*(whole[at : at + 1] for at in range(len(whole))), close=False) as endpoint:
+        connection = Connection(endpoint, 1)
+        request = endpoint.request("/x", b"{}")
+        answers = [connection.exchange(request, time.monotonic() + 2) for _ in range(2)]
+        connection.close()
+    assert answers == [Answer(412, b"", b"{}"), Answer(200, b"", b"[]")]
+
+
 def test_a_body_that_ends_with_the_connection() -> None:
     answer, reusable = exchange([b"HTTP/1.0 503 Unavailable\r\n\r\nsorry"])
     assert (answer.status, answer.body) == (503, b"sorry")
@@ -82,6 +94,7 @@ def test_a_server_that_means_to_close_is_not_asked_again() -> None:
         [b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc"],
         [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc"],
         [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"],
+        [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"x: y\r\n" * 20_000],
         [b"SSH-2.0-OpenSSH_9.2\r\n\r\n"],
         [b"HTTP/1.1 abc\r\n\r\n"],
         [b"x" * 100_000],
