@@ -1,0 +1,31 @@
+"""docs/celery.md names a test for each trap, each thing tried, each crash point and each policy."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from jobguard.policy import Policy
+from tests.test_pitfalls import REFERENCE, exists
+
+TABLE = (Path(__file__).resolve().parent.parent / "docs" / "celery.md").read_text()
+ROWS = {row[1]: row[2] for row in re.finditer(r"^\| ([\w]+) \|[^|]*\| (.*) \|$", TABLE, re.MULTILINE)}
+ROWS.pop("id")
+WANTED = [
+    f"{kind}{number}" for kind, count in (("T", 20), ("C", 14), ("X", 7)) for number in range(1, count + 1)
+]
+
+
+def test_none_is_left_out() -> None:
+    assert list(ROWS) == WANTED + [each.name for each in fields(Policy)]
+
+
+@pytest.mark.parametrize("id_", ROWS)
+def test_each_has_its_test_or_says_what_is_open(id_: str) -> None:
+    tests, _, open_ = ROWS[id_].partition("Open: ")
+    named = REFERENCE.findall(tests)
+    assert named or open_, "neither a test nor a word on what is missing"
+    assert ", ".join(named) == tests.rstrip(". "), "a word in which a gap could hide"
+    for reference in named:
+        assert exists(f"plugin/{reference}"), reference
