@@ -24,6 +24,9 @@ _MICROSECOND = timedelta(microseconds=1)
 _DST_SHIFT_MAX = timedelta(hours=3)
 _KEEP = 60  # missed occurrences that get a record each; those before share one
 
+CLOCK_LIMIT_S = 10.0
+"""A beat whose clock is further from the store's must not say what is due."""
+
 DAY = timedelta(days=1)
 GRACE = timedelta(minutes=1)
 

@@ -28,6 +28,7 @@ from jobguard.celery.upkeep import Upkeep
 from jobguard.celery.workers import Fleet
 from jobguard.client import Client
 from jobguard.errors import ConfigurationError, OutcomeUnknown, Unavailable
+from jobguard.pulse import Pulse
 from jobguard.records import HEADER, Keys, Open, header, task_id
 from jobguard.settings import Settings
 
@@ -71,6 +72,7 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
         self._dispatch: _Dispatch | None = None
         self._closing = False
         self._trouble = ""
+        self._pulse = Pulse(self._settings.namespace)
         super().__init__(app, *args, **kwargs)
 
     def setup_schedule(self) -> None:
@@ -92,6 +94,12 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
         """One turn; gives the seconds until the next one. Never raises."""
+        pause = self._turn_apart()
+        trouble = self._trouble or (self._leadership.trouble if self._leadership else "")
+        self._pulse.tick("leader" if self._term is not None else "follower", trouble)
+        return pause
+
+    def _turn_apart(self) -> float:
         try:
             return min(self._turn(), self.max_interval)
         except (Unavailable, OutcomeUnknown) as error:
@@ -180,6 +188,7 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
         self._closing = True
         if self._leadership is not None:
             self._leadership.close()
+        self._pulse.close()
         super().close()
 
     # --- publishing ---

@@ -11,19 +11,18 @@ those that were spawned, and it exists before the first of them: the bootstep's 
 """
 
 import fcntl
-import mmap
 import os
 import secrets
 import shutil
 import struct
 import tempfile
 import time
-import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
+from jobguard.mapped import Mapped
 from jobguard.session import boottime
 
 #: Where a worker's children, forked or spawned, find the directory.
@@ -34,36 +33,6 @@ REFUSALS_MAX = 16
 
 _PREFIX = "jobguard-"
 _ABANDONED_AFTER_S = 60.0
-
-
-class _Mapped:
-    """A record in a mapped file, with a checksum: a read that met a write shows, and is read again."""
-
-    _READS_MAX = 1000
-
-    def __init__(self, path: Path, record: struct.Struct, *, create: bool) -> None:
-        self._record, self._check = record, struct.Struct("<I")
-        size = record.size + self._check.size
-        flags = os.O_RDWR | (os.O_CREAT if create else 0)
-        descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
-        try:
-            if create:
-                os.ftruncate(descriptor, size)
-            self._memory = mmap.mmap(descriptor, size)
-        finally:
-            os.close(descriptor)
-
-    def pack(self, *fields: object) -> None:
-        record = self._record.pack(*fields)
-        self._memory[:] = record + self._check.pack(zlib.crc32(record))
-
-    def unpack(self) -> tuple[object, ...] | None:
-        for _ in range(self._READS_MAX):
-            copy = self._memory[:]
-            record = copy[: self._record.size]
-            if self._check.unpack(copy[self._record.size :]) == (zlib.crc32(record),):
-                return self._record.unpack(record)
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +71,7 @@ class DeadlineFile:
     _RECORD = struct.Struct("<qdd")
 
     def __init__(self, path: Path, *, create: bool = False) -> None:
-        self._mapped = _Mapped(path, self._RECORD, create=create)
+        self._mapped = Mapped(path, self._RECORD, create=create)
         if create:
             self.write(Deadline())
 
@@ -145,7 +114,7 @@ class ChildFile:
     _RECORD = struct.Struct("<32sB32sq")
 
     def __init__(self, path: Path, *, create: bool = False) -> None:
-        self._mapped = _Mapped(path, self._RECORD, create=create)
+        self._mapped = Mapped(path, self._RECORD, create=create)
         self.incarnation = ""
         if create:
             self.be_new()

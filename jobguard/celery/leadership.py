@@ -13,15 +13,14 @@ from celery.utils.log import get_logger
 
 from jobguard.client import Client
 from jobguard.errors import JobguardError, NotHolder
+from jobguard.pulse import STALLED_S
+from jobguard.schedule import CLOCK_LIMIT_S
 from jobguard.settings import Settings
 from jobguard.steps import Fence
 
 logger = get_logger("jobguard.beat")
 
-CLOCK_LIMIT_S = 10.0
-"""A beat whose clock is further from the store's must not say what is due."""
-
-IDLE_LIMIT_S = 30.0
+IDLE_LIMIT_S = STALLED_S
 """A leader that finished no turn for so long, because they fail or one hangs, lets the next in line try."""
 
 _LOOK_S = 0.2
@@ -49,6 +48,11 @@ class Leadership:
             return Fence(self._election.key.encode(), self._election.create_revision)
         except NotHolder:  # resigned between the two lines
             return None
+
+    @property
+    def trouble(self) -> str:
+        """Why this beat does not stand for election; empty while it does."""
+        return self._trouble
 
     def worked(self) -> None:
         """A turn is done: this leader is of use."""

@@ -15,6 +15,8 @@ COMMANDS = {
     "cluster": ("jobguard.cli.cluster", "Is the store well: its members and their leader."),
     "config": ("jobguard.cli.config", "Read, set and watch the live configuration."),
     "demo": (None, "See it work: a store, beats, workers and the web UI, and what dies under them."),
+    "doctor": ("jobguard.cli.doctor", "What is wrong, or will be, and what to do about it."),
+    "health": ("jobguard.cli.health", "Is this host's beat well: leader, follower, no quorum; for probes."),
     "leaders": ("jobguard.cli.leaders", "Who leads, since when, and who stands by."),
     "locks": ("jobguard.cli.locks", "Who holds what; release a stuck lock."),
     "runs": ("jobguard.cli.runs", "What runs, how the others ended, and why."),

@@ -1,7 +1,8 @@
 """What the commands share: how they connect, how they answer, and how they fail.
 
 Place in the house   cli's nouns -> face -> client, settings, problems
-Takes                --endpoints, --namespace, --stale, -o; else JOBGUARD_ENDPOINTS and so on
+Takes                --endpoints, --namespace, --stale, -o; else the settings of the app in `celery -A app
+                     jobguard`; else JOBGUARD_ENDPOINTS and so on
 Gives                data on stdout, talk on stderr, an exit code that says what went wrong
 """
 
@@ -71,7 +72,7 @@ STALE = click.option("--stale", is_flag=True, help="Take what one node remembers
 
 
 def connect(endpoints: str | None, namespace: str | None) -> Client:
-    settings = Settings.from_environment()
+    settings = Settings.current()
     return Client(
         endpoints or settings.endpoints, namespace=namespace or settings.namespace, timeout=settings.timeout
     )

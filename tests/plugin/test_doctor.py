@@ -1,0 +1,285 @@
+"""`jobguard doctor`: each thing that would cost once-only is found, with a word on what to do."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.schedules import crontab
+from click.testing import CliRunner, Result
+from kombu import Queue
+
+import jobguard
+from jobguard.celery.doctor import of_app
+from jobguard.celery.transports import handed_out_again_after
+from jobguard.cli import main
+from jobguard.client import Client
+from jobguard.doctor import Finding, diagnosis, of_store
+from jobguard.records import Done, Verdict, encode
+from tests.plugin.beats import beats
+from tests.plugin.bench import Bench, until
+from tests.stores import Node
+
+Found = dict[str, list[Finding]]
+
+
+@pytest.fixture
+def app(bench: Bench) -> Iterator[Celery]:
+    """A project as it should be, but for the one thing that a test spoils."""
+    app = Celery("project", broker=bench.broker, set_as_current=False)
+    app.conf.update(
+        beat_scheduler="jobguard",
+        beat_schedule={"digest": {"task": "digest", "schedule": 60.0}},
+        beat_schedule_filename=str(bench.directory / "stock-schedule"),
+        jobguard_endpoints=[bench.store.url],
+        jobguard_namespace=bench.namespace,
+    )
+    jobguard.install(app)
+    task(app, "digest", acks_late=True)
+    yield app
+    app.close()
+
+
+def task(app: Celery, name: str, **options: Any) -> None:
+    def body() -> None: ...
+
+    app.task(name=name, shared=False, **options)(body)
+
+
+def find(app: Celery, bench: Bench) -> Found:
+    found: Found = {}
+    with Client([bench.store.url], namespace=bench.namespace) as client:
+        for finding in of_app(app, client):
+            assert finding.fix or finding.status == "pass", finding
+            found.setdefault(finding.check, []).append(finding)
+    return found
+
+
+def said(found: Found, check: str) -> tuple[str, str]:
+    (finding,) = found[check]
+    return finding.status, finding.text
+
+
+def cli(*options: str, **environment: str) -> Result:
+    return CliRunner(env=environment).invoke(main, ["doctor", *options], catch_exceptions=False)
+
+
+# --- a system that runs -------------------------------------------------------------------------
+
+
+def test_a_project_with_one_of_each_kind_of_worker(bench: Bench) -> None:
+    """By the command itself, as an operator calls it: two beats, a prefork worker, one in threads, and one
+    that guards nothing.
+    """
+    environment = {"TEST_GUARD": "1", "TEST_SCHEDULE": '{"work": 3600.0}'}
+    with beats(bench) as on:
+        on.start(**environment)
+        on.start(**environment)
+        app = "tests.plugin.beat_app"
+        bench.worker(app=app, ready=False, **environment)
+        bench.worker("-P", "threads", app=app, ready=False, **environment)
+        bench.worker(app=app, ready=False, TEST_SCHEDULE=environment["TEST_SCHEDULE"])
+        until(lambda: any(beat.leads for beat in on.beats), "a beat leads")
+        for worker in bench.workers:
+            worker.wait_until_ready()
+        until(lambda: len(bench.advertised()) == 2, "two guard")
+        until(lambda: len(bench.client.prefix(bench.keys.prefix("elections")).kvs) == 2, "one stands by")
+        asked = subprocess.run(
+            [sys.executable, "-m", "celery", "-A", app, "jobguard", "doctor", "-o", "json"],
+            env=bench.environment(**environment),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert asked.returncode == 1, asked.stdout + asked.stderr
+    found = {each["check"]: each for each in json.loads(asked.stdout)["findings"]}
+    assert "w3@test answers and guards nothing" in found["workers"]["text"]
+    assert "jobguard.install(app)" in found["workers"]["fix"]
+    assert found["pools"]["status"] == "warn"
+    assert "w2@test (thread)" in found["pools"]["text"]
+    assert {name for name, each in found.items() if each["status"] == "fail"} == {"workers"}
+    assert {name for name, each in found.items() if each["status"] == "warn"} == {"quorum", "pools"}
+    for name in ("endpoints", "versions", "clock", "beats", "install", "broker", "schedulers", "tasks"):
+        assert found[name]["status"] == "pass", found[name]
+
+
+# --- the store ----------------------------------------------------------------------------------
+
+
+def test_without_a_store_the_rest_is_looked_at_all_the_same(bench: Bench, app: Celery) -> None:
+    with Client(["http://127.0.0.1:9"], namespace=bench.namespace) as client:
+        found = {each.check: each for each in of_app(app, client)}
+    assert found["endpoints"].status == "fail"
+    assert "Connection refused" in found["endpoints"].text
+    assert found["broker"].status == "pass"
+    assert "quorum" not in found
+
+
+def test_an_endpoint_that_is_away_and_nobody_who_leads(bench: Bench) -> None:
+    with Client([bench.store.url, "http://127.0.0.1:9"], namespace=bench.namespace) as client:
+        found = {each.check: each for each in of_store(client)}
+    assert (found["endpoints"].status, found["endpoints"].text) == (
+        "warn",
+        "1 of 2 endpoints answer; not http://127.0.0.1:9",
+    )
+    assert (found["beats"].status, found["beats"].text) == ("fail", "no beat leads: nothing is planned")
+
+
+def test_a_clock_that_is_off(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    for ahead, expected in ((60.0, "fail"), (4.0, "warn"), (0.0, "pass")):
+        clock = time.time
+        with monkeypatch.context() as patched, Client([bench.store.url]) as client:
+            patched.setattr("jobguard.client.time.time", lambda ahead=ahead, clock=clock: clock() + ahead)
+            (found,) = (each for each in of_store(client) if each.check == "clock")
+        assert found.status == expected, found
+    assert diagnosis([found]).worst == "pass"
+
+
+def test_the_command_without_an_app_says_what_it_did_not_see(bench: Bench) -> None:
+    seen = cli(JOBGUARD_ENDPOINTS=bench.store.url)
+    assert seen.exit_code == 1
+    assert "fail  beats" in seen.stdout
+    assert "fix: celery -A proj jobguard doctor" in seen.stdout
+    misspelt = cli("-o", "json", JOBGUARD_SESSION_TTL="soon")
+    (finding,) = json.loads(misspelt.stdout)["findings"]
+    assert (finding["check"], finding["status"]) == ("settings", "fail")
+    assert "JOBGUARD_SESSION_TTL = 'soon' cannot be used" in finding["text"]
+
+
+# --- the app ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "check", "status", "text"),
+    [
+        ({"beat_scheduler": "celery.beat:PersistentScheduler"}, "schedulers", "fail", "publishes unguarded"),
+        ({"task_always_eager": True}, "eager", "fail", "past every guard"),
+        ({"task_protocol": 1}, "protocol", "fail", "do not carry the headers"),
+        ({"jobguard_jobs": {"digets": {}}}, "schedule", "fail", "did you mean 'digest'"),
+        ({"broker_url": "redis://127.0.0.1:9/0"}, "broker", "fail", "cannot be reached"),
+        (
+            {"worker_cancel_long_running_tasks_on_connection_loss": True},
+            *("acks", "warn", "a blip of the broker ends the bodies of digest"),
+        ),
+        ({"broker_transport_options": {"visibility_timeout": 100}}, "redelivery", "fail", "run for 120 s"),
+        (
+            {"result_backend_transport_options": {"visibility_timeout": 200}},
+            *("redelivery", "warn", "after 200 s"),
+        ),
+        ({}, "redelivery", "pass", "visibility_timeout is 3600 s; 1 jobs acknowledge late"),
+        ({}, "schedulers", "pass", "no other scheduler"),
+        ({}, "workers", "warn", "no worker answers"),
+    ],
+)  # fmt: skip
+def test_a_setting_that_costs_once_only(
+    bench: Bench,
+    app: Celery,
+    monkeypatch: pytest.MonkeyPatch,
+    spoilt: dict[str, Any],
+    check: str,
+    status: str,
+    text: str,
+) -> None:
+    monkeypatch.setattr("jobguard.celery.doctor._INSPECT_S", 0.1)  # nobody is there to answer
+    _ran_for(bench, "digest", 120)
+    app.conf.update(spoilt)
+    found = find(app, bench)
+    assert said(found, check)[0] == status
+    assert text in said(found, check)[1]
+    assert ("workers" in found) is ("broker_url" not in spoilt)  # nobody is away who cannot be asked
+
+
+def _ran_for(bench: Bench, job: str, seconds: float) -> None:
+    finished = datetime.now(UTC)
+    started = finished - timedelta(seconds=seconds)
+    done = Done(
+        job=job, nominal=started, verdict=Verdict.RAN, nonce="n", finished=finished, started=started
+    )  # fmt: skip
+    bench.client.put(bench.keys.done(done.occurrence), encode(done))
+
+
+def test_a_run_that_still_runs_counts(bench: Bench, app: Celery) -> None:
+    bench.worker()
+    occurrence = bench.plan("digest", "run_once")
+    bench.send(occurrence, "run_once", 1, str(bench.gate("never")))
+    bench.started(occurrence)
+    app.conf.broker_transport_options = {"visibility_timeout": 0.1}
+    found = until(lambda: find(app, bench)["redelivery"], "it is looked at")
+    assert found[0].status == "fail"
+
+
+def test_rabbitmq_has_settings_of_its_own(app: Celery) -> None:
+    app.conf.task_queues = [Queue("celery", queue_arguments={"x-consumer-timeout": 60_000})]
+    assert handed_out_again_after(Celery(set_as_current=False), "amqp")[0] == 1800
+    assert handed_out_again_after(app, "pyamqp")[0] == 60
+
+
+def test_rabbitmq_is_asked_to_confirm(app: Celery) -> None:
+    from jobguard.celery.transports import messages
+
+    app.conf.broker_url = "amqp://127.0.0.1:9//"
+    found = {each.check: each.status for each in messages(app, {"digest": "digest"}, {})}
+    assert found["confirm"] == "warn"
+    app.conf.broker_transport_options = {"confirm_publish": True}
+    found = {each.check: each.status for each in messages(app, {"digest": "digest"}, {})}
+    assert found["confirm"] == "pass"
+
+
+def test_tasks_that_nothing_guards(bench: Bench, app: Celery) -> None:
+    task(app, "importer", acks_late=True, reject_on_worker_lost=True)
+    task(app, "short", acks_late=True, time_limit=60)
+    task(app, "early")
+    found = find(app, bench)["unguarded"]
+    assert [each.text.partition(":")[0] for each in found] == ["importer", "importer"]
+
+
+def test_an_app_that_guards_nothing(bench: Bench) -> None:
+    app = Celery("unguarded", broker=bench.broker, set_as_current=False)
+    assert said(find(app, bench), "install")[0] == "fail"
+
+
+def test_a_schedule_where_the_clocks_change(bench: Bench, app: Celery) -> None:
+    app.conf.update(
+        timezone="Europe/Berlin",
+        beat_schedule={
+            "gap": {"task": "digest", "schedule": crontab(hour=2, minute=30)},
+            "meant": {"task": "digest", "schedule": crontab(hour=2, minute=15)},
+            "noon": {"task": "digest", "schedule": crontab(hour=12, minute=0)},
+        },
+        jobguard_jobs={"meant": {"dst": "skip"}},
+    )
+    status, text = said(find(app, bench), "dst")
+    assert (status, text.partition(" ")[0]) == ("warn", "gap")
+    assert "does not exist" in text or "comes twice" in text
+    app.conf.jobguard_jobs = {"*": {"dst": "once"}}
+    assert said(find(app, bench), "dst")[0] == "pass"
+
+
+# --- other schedulers ---------------------------------------------------------------------------
+
+
+def test_a_stock_beat_and_a_redbeat_beside_ours(bench: Bench, app: Celery) -> None:
+    import redis
+
+    (bench.directory / "stock-schedule.db").touch()
+    with redis.Redis.from_url(bench.broker) as connection:
+        connection.set("redbeat::lock", "x", ex=60)
+        found = find(app, bench)["schedulers"]
+        connection.delete("redbeat::lock")
+    assert {each.status for each in found} == {"fail"}
+    assert ["a stock beat wrote" in found[0].text, "redbeat" in found[1].text] == [True, True]
+
+
+def test_a_job_whose_task_no_worker_knows(bench: Bench, store: Node, app: Celery) -> None:
+    bench.worker()
+    app.conf.beat_schedule = {"digest": {"task": "digets", "schedule": 60.0}}
+    found = until(lambda: answer if "tasks" in (answer := find(app, bench)) else None, "the worker answers")
+    assert said(found, "tasks") == ("fail", "digest: no worker that answers knows task digets")
+    assert said(found, "workers")[0] == "pass"
+    assert "set differently on w1@test (celery.beat:PersistentScheduler)" in said(found, "schedulers")[1]
