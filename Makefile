@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+BENCH  := $(VENV)/.bench
 ARGS   ?=
 SECONDS ?= 60
 TIMES  ?= 20
@@ -22,7 +23,8 @@ help:
 	@echo "make parity  more generated requests to ours and to a real etcd (TIMES=20 as many as in make test; SEED=N for others)"
 	@echo "make check   formatting, lint and types"
 	@echo "make up      the whole system on this machine, by the Procfile"
-	@echo "make bench   puts per second beside a real etcd (needs wrk, Debian package 'wrk')"
+	@echo "make bench   ours beside a real etcd, and our lock beside other locks: writes benchmarks/RESULTS.md in about 25 minutes"
+	@echo "             (ARGS=\"--only put --rounds 3\" for a part; nothing is written then)"
 	@echo "make failover"
 	@echo "             how long nobody is served when the leader dies, hangs, is cut off or stops, beside a real etcd"
 	@echo "make scale   a node with a million keys: its start, its memory, and another that catches up with it"
@@ -35,6 +37,10 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	@touch $@
 	@echo "Ready"
+
+$(BENCH): $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[bench]"
+	@touch $@
 
 demo: $(READY)
 	@$(BIN)/jobguard demo $(ARGS)
@@ -65,14 +71,16 @@ up: $(READY)
 	@mkdir -p .demo
 	@PYTHONUNBUFFERED=1 $(BIN)/honcho start
 
-bench: $(READY)
-	@$(BIN)/python benchmarks/put_rate.py $(ARGS)
+bench: $(BENCH)
+	@command -v wrk >/dev/null || apt-get install -qq -y wrk || sudo -n apt-get install -qq -y wrk \
+		|| { echo "wrk, which makes the load, is missing and could not be installed: apt-get install wrk"; exit 1; }
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 failover: $(READY)
-	@$(BIN)/python benchmarks/failover.py $(ARGS)
+	@$(BIN)/python -m benchmarks.failover $(ARGS)
 
 scale: $(READY)
-	@$(BIN)/python benchmarks/scale.py $(ARGS)
+	@$(BIN)/python -m benchmarks.scale $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

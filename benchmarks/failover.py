@@ -38,8 +38,6 @@ from urllib.parse import urlsplit
 
 import uvloop
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from tests.processes.chaos import between
 from tests.processes.links import Links
 from tests.stores import KINDS, Cluster, Kind, Node, eventually, leader_of, make

@@ -31,8 +31,6 @@ from urllib.parse import urlsplit
 
 import uvloop
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from jobguard_store.cluster import identity_from
 from jobguard_store.config import NodeConfig
 from jobguard_store.machine.results import ChangeEvent, Record

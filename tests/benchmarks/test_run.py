@@ -1,0 +1,81 @@
+"""The benchmark itself: it still runs, and it leaves nothing behind."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE_S = 100.0
+
+
+@contextmanager
+def benchmark(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The process, and a word that it and all it starts have in their environment."""
+    mark = f"JOBGUARD_TEST_MARK={uuid.uuid4()}"
+    name, _, value = mark.partition("=")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks", *arguments],
+        cwd=ROOT,
+        env={**os.environ, name: value},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process, mark
+    finally:
+        process.kill()
+        for pid in marked(mark):
+            os.kill(pid, signal.SIGKILL)
+        process.communicate()
+
+
+def marked(mark: str) -> list[int]:
+    """The processes that carry it and are not over."""
+    found = []
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if mark.encode() in environment.read_bytes().split(b"\0"):
+                found.append(int(environment.parent.name))
+        except OSError:  # of somebody else, or just gone
+            continue
+    return found
+
+
+def folders() -> list[Path]:
+    return list(ROOT.glob(".bench-*"))
+
+
+def test_a_quick_run_measures_everything() -> None:
+    with benchmark("--quick") as (process, mark):
+        output, progress = process.communicate(timeout=PATIENCE_S)
+        if shutil.which("wrk") is None:
+            assert process.returncode == 1
+            assert "apt-get install wrk" in progress
+            return
+        assert process.returncode == 0, progress
+        assert not marked(mark)
+    for words in ("| put | 64 |", "| put to a follower |", "| lease keepalive |", "| watch | 10 |"):
+        assert words in output
+    for words in ("| put with live keys | 1,000 |", "| keepalive of leases |", "| put on nodes | 3 |"):
+        assert words in output
+    assert "| etcd3gw on etcd |" in output
+
+
+def test_a_run_that_is_interrupted_leaves_nothing_behind() -> None:
+    before = folders()
+    with benchmark("--only", "put", "--seconds", "0.5") as (process, mark):
+        assert process.stderr is not None
+        process.stderr.readline()  # of the first measurement; the next one goes on
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == (1 if shutil.which("wrk") is None else 130)
+        assert not marked(mark)
+    assert folders() == before
