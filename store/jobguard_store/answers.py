@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from jobguard_store.counts import Histogram
+
 
 @dataclass(frozen=True, slots=True)
 class Header:
@@ -39,14 +41,23 @@ class LeaseStatus:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What this member holds and has to do at this moment; leaders are counted since its start."""
+    """What this member holds and has to do at this moment; and, since its start, how that went."""
 
     keys: int
     compact_revision: int
     watchers: int
     slow_watchers: int  # those that read history
+    pending_events: int  # that watchers have not taken yet
     proposals: int
+    proposals_failed: int
+    reads_slow: int
+    reads_failed: int
+    applies_slow: int
+    heartbeats_late: int
+    leases_renewed: int
     leaders_seen: int
+    fsyncs: Histogram
+    commits: Histogram
 
 
 @dataclass(frozen=True, slots=True)

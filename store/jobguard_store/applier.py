@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import assert_never
 
+from jobguard_store.counts import Counts, clock
 from jobguard_store.errors import StartupError
 from jobguard_store.journal import Journal
 from jobguard_store.lessor import Lessor
@@ -22,6 +23,8 @@ from jobguard_store.raft import Configuration
 from jobguard_store.raft.messages import Entry, EntryKind, Snapshot
 from jobguard_store.reconfiguring import Reconfiguring
 from jobguard_store.watchers import Watchers
+
+SLOW_S = 0.1  # as etcd has it
 
 
 class Applier:
@@ -39,6 +42,7 @@ class Applier:
         lead_in: Callable[[int], bool],
         on_compacted: Callable[[], None],
         applied_index: int,
+        counts: Counts,
         on_configuration: Callable[[Configuration], None],
     ) -> None:
         self._machine = machine
@@ -50,11 +54,14 @@ class Applier:
         self._lead_in = lead_in
         self._on_compacted = on_compacted
         self._on_configuration = on_configuration
+        self._counts = counts
         self._loop = asyncio.get_running_loop()
         self._term = 0
+        self.slow = 0  # times that a Ready's entries took too long
         self.applied_index = applied_index  # what machine, watchers and waiters know by now
 
     def apply(self, entries: Sequence[Entry]) -> None:
+        began = clock()
         for entry in entries:
             if entry.term > self._term:
                 self._term = entry.term
@@ -73,6 +80,7 @@ class Applier:
                 case _:
                     assert_never(entry.kind)
         self.applied_index = entries[-1].index
+        self.slow += clock() - began > SLOW_S
 
     def skip_to(self, name: Snapshot, machine: Machine) -> None:
         """A state took the place of all entries up to its last."""
@@ -92,6 +100,7 @@ class Applier:
                 "that version."
             ) from unknown
         applied = self._machine.apply(command, entry.term)
+        self._counts.applied(applied)
         self._journal.applied(entry.index, applied.rows)
         if applied.events:
             self._watchers.publish(applied.revision, applied.events)

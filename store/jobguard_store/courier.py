@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 
 from jobguard_store.peer_messages import PeerMessage, Told
-from jobguard_store.raft.messages import AppendEntries, Commit
+from jobguard_store.raft.messages import AppendEntries, Commit, Heartbeat
 from jobguard_store.transport import Transport
 
 HOLD_S = 0.002
@@ -41,9 +41,17 @@ class Courier:
                 return self._post_or_hold(message)
             case AppendEntries():
                 self._held.pop(message.to, None)  # it says the same, and more
+            case Heartbeat():
+                return self._post_and_time(message)
             case Told() if held := self._held.pop(message.to, None):
                 self._transport.post(held)  # whoever is told of an index waits until it is committed there
         return self._transport.post(message)
+
+    def _post_and_time(self, heartbeat: Heartbeat) -> bool:
+        posted = self._transport.post(heartbeat)
+        if posted:
+            self._transport.traffic[heartbeat.to].asked(heartbeat.context)
+        return posted
 
     def _post_or_hold(self, commit: Commit) -> bool:
         index = self._awaited.get(commit.to)

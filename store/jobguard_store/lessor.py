@@ -35,6 +35,7 @@ class Lessor:
         # comes up too early is pushed again with the true one.
         self._queue: list[tuple[float, int]] = []
         self._ending: set[int] = set()  # named by expired(), their removal not applied yet
+        self.renewed = 0
 
     @property
     def term(self) -> int:
@@ -95,6 +96,7 @@ class Lessor:
             return 0
         ttl = self._ttls[lease_id]
         self._deadlines[lease_id] = now + ttl
+        self.renewed += 1
         return ttl
 
     def remaining(self, lease_id: int, now: float) -> tuple[int, int]:

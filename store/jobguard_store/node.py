@@ -17,6 +17,7 @@ from jobguard_store.answers import Answer, Header, LeaseStatus, Load, NodeStatus
 from jobguard_store.backups import Part
 from jobguard_store.cluster import new_member_id
 from jobguard_store.config import NodeConfig
+from jobguard_store.counts import Traffic
 from jobguard_store.cutting import Overtaken
 from jobguard_store.errors import (
     BadTransferee,
@@ -62,6 +63,7 @@ class Node:
 
     def __init__(self, config: NodeConfig, replica: Replica) -> None:
         self.config = config
+        self.counts = replica.counts
         self._replica = replica
 
     @classmethod
@@ -150,15 +152,12 @@ class Node:
         )
 
     def load(self) -> Load:
-        replica = self._replica
-        return Load(
-            keys=len(replica.machine.keys),
-            compact_revision=replica.machine.compact_revision,
-            watchers=len(replica.watchers),
-            slow_watchers=replica.watchers.behind,
-            proposals=replica.proposals_pending,
-            leaders_seen=replica.leaders_seen,
-        )
+        return self._replica.load()
+
+    def traffic(self) -> dict[int, Traffic]:
+        """With each of the other members."""
+        others = [member.id for member in self.members() if member.id != self.header().member_id]
+        return {member: self._replica.traffic[member] for member in others}
 
     def alarms(self) -> list[Alarm]:
         """All that are on, as known here; and that our disk is full, which the log may be unable to say."""
@@ -236,6 +235,7 @@ class Node:
         replica = self._replica
         replica.check_running()
         result, revision = replica.machine.range(request), replica.machine.revision
+        self.counts.ranges += 1
         if isinstance(result, HistoricRange):
             return Answer(await replica.history.range(result), revision)
         return Answer(result, revision)
@@ -247,6 +247,7 @@ class Node:
         replica = self._replica
         replica.check_running()
         result, revision = replica.machine.read_txn(txn), replica.machine.revision
+        self.counts.txn(result)
         return Answer(await replica.history.fill(result), revision)
 
     async def hash_kv(self, revision: int) -> Hash:

@@ -68,6 +68,7 @@ class Proposals:
         self._queued: list[Waiter] = []
         self._refused: list[Waiter] = []
         self._by_age: deque[Waiter] = deque()
+        self.failed = 0  # without the machine having seen them, or in time
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -192,4 +193,5 @@ class Proposals:
     def _fail(self, waiter: Waiter, error: Exception) -> None:
         self._drop(waiter)
         if not waiter.future.done():
+            self.failed += 1
             waiter.future.set_exception(error)

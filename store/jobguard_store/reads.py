@@ -46,6 +46,8 @@ class Reads:
         self._unapplied: list[tuple[int, int, Round]] = []
         self._by_age: deque[tuple[float, asyncio.Future[None]]] = deque()
         self._numbers = numbers(boot)
+        self.slow = 0  # timed out
+        self.failed = 0  # no leader to ask
 
     def wait(self, now: float) -> asyncio.Future[None]:
         """A read arrives; its future ends at its read point."""
@@ -118,8 +120,10 @@ class Reads:
             since, future = self._by_age[0]
             if not future.done():
                 if now - since >= self._timeout_s:
+                    self.slow += 1
                     future.set_exception(RequestTimedOut())
                 elif not has_leader and now - since >= self._leader_wait_s:
+                    self.failed += 1
                     future.set_exception(NoLeader())
                 else:
                     break

@@ -22,10 +22,12 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
+from jobguard_store.answers import Load
 from jobguard_store.applier import Applier
 from jobguard_store.arrivals import Arrivals
 from jobguard_store.backups import Backups
 from jobguard_store.config import NodeConfig, address
+from jobguard_store.counts import Counts
 from jobguard_store.courier import Courier
 from jobguard_store.departures import Departures
 from jobguard_store.duties import Duties
@@ -59,7 +61,7 @@ from jobguard_store.questions import Questions
 from jobguard_store.quota import Quota
 from jobguard_store.raft import NOBODY, Configuration
 from jobguard_store.raft.core import Raft, Role
-from jobguard_store.raft.messages import PreVoteRequest, Ready, Snapshot, SnapshotOffer
+from jobguard_store.raft.messages import HeartbeatReply, PreVoteRequest, Ready, Snapshot, SnapshotOffer
 from jobguard_store.reads import Reads
 from jobguard_store.reconfiguring import Reconfiguring
 from jobguard_store.retention import Retention
@@ -77,6 +79,7 @@ T = TypeVar("T")
 REQUEST_TIMEOUT_S = 5.0  # and two election timeouts on top, as etcd counts
 LEADER_WAIT_ELECTIONS = 3
 SIZES_EVERY_TICKS = 10
+LATE_HEARTBEATS = 2  # intervals, as etcd has it
 # A killed leader's connections do not close everywhere in one moment: who has seen it asks one who will see
 # it within milliseconds. Refused at once, it would ask again only some heartbeats later.
 PRE_VOTE_HELD_S = 0.01
@@ -106,6 +109,7 @@ class Replica:
         self._database = database
         self._loop = asyncio.get_running_loop()
         self.failure: asyncio.Future[BaseException] = self._loop.create_future()
+        self.counts = Counts()
         self.introduced = asyncio.Event()
         self._quota = Quota(
             self.machine, member=self._me, limit=config.quota_backend_bytes, propose=self.propose
@@ -135,6 +139,7 @@ class Replica:
         )
         self._arrivals = Arrivals(database.arriving_path, member=self._me, take=self._take)
         self._transport = self._make_transport(loaded.disk)
+        self.traffic = self._transport.traffic
         self._courier = Courier(self._transport)
         self._lessor = Lessor()
         leader_wait_s = LEADER_WAIT_ELECTIONS * config.election_s
@@ -168,6 +173,7 @@ class Replica:
             lead_in=self._lead_in,
             on_compacted=lambda: self._in_background(self.give_space_back()),
             applied_index=loaded.applied_index,
+            counts=self.counts,
             on_configuration=self._configured,
         )
         self.backups = Backups(database, self._name_of)
@@ -183,6 +189,8 @@ class Replica:
 
         self._leadership: tuple[int | None, int] = (None, 0)
         self.leaders_seen = 0
+        self.late_heartbeats = 0  # while we led
+        self._ticked_at = self._loop.time()
         self._transfers: list[asyncio.Future[None]] = []
         self._turn_due = False
         self._ended = False  # no turn any more
@@ -336,9 +344,24 @@ class Replica:
         self._reads.lost()
         self._questions.leader_changed()
 
-    @property
-    def proposals_pending(self) -> int:
-        return len(self._proposals)
+    def load(self) -> Load:
+        return Load(
+            keys=len(self.machine.keys),
+            compact_revision=self.machine.compact_revision,
+            watchers=len(self.watchers),
+            slow_watchers=self.watchers.behind,
+            pending_events=self.watchers.pending,
+            proposals=len(self._proposals),
+            proposals_failed=self._proposals.failed,
+            reads_slow=self._reads.slow,
+            reads_failed=self._reads.failed,
+            applies_slow=self._applier.slow,
+            heartbeats_late=self.late_heartbeats,
+            leases_renewed=self._lessor.renewed,
+            leaders_seen=self.leaders_seen,
+            fsyncs=self._database.fsyncs,
+            commits=self._database.commits,
+        )
 
     def _lead_in(self, term: int) -> bool:
         return self.raft.role is Role.LEADER and self.raft.term == term
@@ -495,6 +518,7 @@ class Replica:
         self._heed(self._note, message)
 
     def _peer_lost(self, peer: int) -> None:
+        self.traffic[peer].lost()
         self._heed(self.raft.peer_lost, peer)
 
     def _heed(self, note: Callable[[T], None], news: T) -> None:
@@ -525,6 +549,9 @@ class Replica:
                 self._answer_reads()
             case Told():
                 pass  # the round is old soon, and then asked again
+            case HeartbeatReply():
+                self.traffic[message.sender].answered(message.context)
+                self.raft.step(message)
             case PreVoteRequest() if not self.raft.hears_pre_votes:
                 self._loop.call_later(PRE_VOTE_HELD_S, self._heed, self.raft.step, message)
             case _:
@@ -565,6 +592,9 @@ class Replica:
             return
         self._loop.call_later(self.config.heartbeat_s, self._tick)
         now, has_leader = self._loop.time(), self.raft.leader is not None
+        late = now - self._ticked_at > LATE_HEARTBEATS * self.config.heartbeat_s
+        self.late_heartbeats += late and self.raft.role is Role.LEADER
+        self._ticked_at = now
         try:
             self.raft.tick()
             self._proposals.tick(now)

@@ -17,6 +17,7 @@ import dataclasses
 import logging
 import socket
 import struct
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, cast
 
@@ -24,6 +25,7 @@ import msgspec
 
 from jobguard_store.config import Address, parse_urls
 from jobguard_store.config import address as address_of
+from jobguard_store.counts import Traffic
 from jobguard_store.errors import StartupError
 from jobguard_store.peer_messages import (
     CODES,
@@ -73,6 +75,7 @@ class Frames(asyncio.Protocol):
     def __init__(self) -> None:
         self.stream: asyncio.Transport | None = None
         self.frame_bytes_max = STRANGERS_FRAME_BYTES_MAX
+        self.traffic = Traffic()  # with nobody we know
         self._chunks: list[bytes] = []
         self._missing = 0  # bytes until the frame that has begun can be whole
 
@@ -81,6 +84,7 @@ class Frames(asyncio.Protocol):
         close_when_unacknowledged(self.stream)
 
     def data_received(self, data: bytes) -> None:
+        self.traffic.received += len(data)
         if self._chunks:
             self._chunks.append(data)
             self._missing -= len(data)
@@ -205,6 +209,7 @@ class Inbound(Frames):
         if await self._is_welcome(hello):
             self.peer = hello.sender
             self.frame_bytes_max = FRAME_BYTES_MAX
+            self.traffic = self.house.traffic[self.peer]
             self.house.introduced(self, hello)
             write_frame(self.stream, Welcome(sender=self.house.hello.sender))
 
@@ -283,6 +288,7 @@ class Peer:
         self._stream: asyncio.Transport | None = None
         self._posted: list[bytes] = []
         self._posted_bytes = 0
+        self._traffic = house.traffic[member_id]
         self._last_reason = ""
         self._task = asyncio.get_running_loop().create_task(self._dial_for_ever())
         self._task.add_done_callback(house.ended)
@@ -307,6 +313,7 @@ class Peer:
         if self._posted:
             if self._stream is not None and not self._stream.is_closing():
                 self._stream.write(b"".join(self._posted))
+                self._traffic.sent += self._posted_bytes
             self._posted, self._posted_bytes = [], 0
 
     def close(self) -> None:
@@ -390,6 +397,7 @@ class Transport:
         self._inbound: dict[int, Inbound] = {}
         self.accepted: set[Inbound] = set()
         self._servers: list[asyncio.Server] = []
+        self.traffic: defaultdict[int, Traffic] = defaultdict(Traffic)
 
     async def listen(self, addresses: Iterable[Address]) -> None:
         loop = asyncio.get_running_loop()

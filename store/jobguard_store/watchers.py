@@ -193,6 +193,10 @@ class Subscription:
             return None
         return self._watchers.history.revision
 
+    @property
+    def pending(self) -> int:
+        return sum(len(batch.events) for batch in self._queue)
+
     async def aclose(self) -> None:
         """Forget this watcher; harmless twice. A pending `__anext__` ends with StopAsyncIteration."""
         self._closed = True
@@ -296,6 +300,11 @@ class Watchers:
     def behind(self) -> int:
         """How many read history at the moment."""
         return sum(not subscription.live for subscription in self._all)
+
+    @property
+    def pending(self) -> int:
+        """Events that wait to be taken."""
+        return sum(subscription.pending for subscription in self._all)
 
     def publish(self, revision: int, events: Sequence[ChangeEvent]) -> None:
         """The events of one applied revision."""

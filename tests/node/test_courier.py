@@ -1,8 +1,10 @@
 """Commits that may wait, and those that may not."""
 
 import asyncio
+from collections import defaultdict
 from typing import Any, cast
 
+from jobguard_store.counts import Traffic
 from jobguard_store.courier import Courier
 from jobguard_store.peer_messages import Question, Told
 from jobguard_store.raft.messages import AppendEntries, Commit, EntryId, Heartbeat
@@ -16,6 +18,7 @@ class Posted:
     def __init__(self) -> None:
         self.messages: list[Any] = []
         self.flushes = 0
+        self.traffic = defaultdict[int, Traffic](Traffic)
 
     def post(self, message: Any) -> bool:
         self.messages.append(message)

@@ -15,6 +15,7 @@ import msgspec
 
 from jobguard import wire
 from jobguard_store.api import status
+from jobguard_store.counts import Counts
 from jobguard_store.errors import InvalidRequest, MessageTooLarge
 
 Scope = dict[str, Any]
@@ -37,9 +38,10 @@ class Disconnected(Exception):
 
 
 class Exchange:
-    __slots__ = ("_receive", "_scope", "_send", "started")
+    __slots__ = ("_counts", "_receive", "_scope", "_send", "started")
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, counts: Counts) -> None:
+        self._counts = counts
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -62,6 +64,7 @@ class Exchange:
                 size += len(parts[-1])
                 _check_size(size)
             body = b"".join(parts)
+        self._counts.received += len(body)
         return body
 
     async def messages(self, kind: type[M]) -> AsyncIterator[M]:
@@ -78,6 +81,7 @@ class Exchange:
             if message["type"] == "http.disconnect":
                 raise Disconnected
             more = message["more_body"]
+            self._counts.received += len(message["body"])
             texts = objects.feed(message["body"])
             if objects.rest and (not more or not objects.rest.startswith(b"{")):
                 texts.append(bytes(objects.rest))  # to fail on, unless something before it fails
@@ -121,8 +125,9 @@ class Exchange:
     ) -> None:
         """The whole answer. A large one comes in slices, each sent when the one before has been taken."""
         slices = (body,) if isinstance(body, bytes) else body
-        length = b"%d" % sum(map(len, slices))
-        await self._start(code, [*headers, (b"content-length", length)])
+        size = sum(map(len, slices))
+        self._counts.sent += size
+        await self._start(code, [*headers, (b"content-length", b"%d" % size)])
         for part in slices[:-1]:
             await self._send({"type": "http.response.body", "body": part, "more_body": True})
         await self._send({"type": "http.response.body", "body": slices[-1]})
@@ -131,6 +136,7 @@ class Exchange:
         """One message of a streaming answer: one line, one HTTP chunk. The head leaves with the first one."""
         if not self.started:
             await self._start(200, [JSON, GRPC])
+        self._counts.sent += len(data)
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self) -> None:

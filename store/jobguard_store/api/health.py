@@ -38,6 +38,8 @@ async def health(node: "Node", query: bytes) -> Page:
     reason = f"ALARM {min(alarms)}" if alarms else ""
     if not reason:
         reason = await _trouble(node, serializable=options.get("serializable") == ["true"])
+    node.counts.unhealthy += bool(reason)
+    node.counts.healthy += not reason
     body = wire.encode(wire.HealthResponse(health="false" if reason else "true", reason=reason))
     return (503, TEXT, body + b"\n") if reason else (200, TEXT, body)
 

@@ -23,8 +23,11 @@ import uvicorn
 from jobguard_store.api import auth, cluster, election, health, kv, lease, lock, maintenance, metrics, watch
 from jobguard_store.api.exchange import GRPC, JSON, TEXT, Disconnected, Exchange, Receive, Scope, Send
 from jobguard_store.api.lane import Lane
+from jobguard_store.api.rpcs import CANCELED, OK, RPCS
 from jobguard_store.api.shapes import Body
+from jobguard_store.api.status import GrpcCode, code_of
 from jobguard_store.config import NodeConfig, address
+from jobguard_store.counts import Calls, Counts
 from jobguard_store.errors import (
     DeadlineExceeded,
     InvalidAuthToken,
@@ -136,22 +139,27 @@ class Api:
         self.connections_max = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - FILES_RESERVED
         self._node = node
         self._election_s = election_s
+        self._counts = node.counts
+        self._uncounted = Counts()  # of what is no call
+        self._calls = _counted(node.counts)
         self._streams: set[asyncio.Task[Any]] = set()
         self._stopping = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
-        exchange = Exchange(scope, receive, send)
         if scope["method"] == "POST":
             if call := UNARY.get(path):
-                await self._unary(call, scope, exchange)
+                await self._unary(call, scope, Exchange(scope, receive, send, self._counts))
                 return
             if stream := STREAMING.get(path):
-                await self._streaming(stream, scope, exchange)
+                await self._streaming(stream, scope, Exchange(scope, receive, send, self._counts))
                 return
-        await self._other(scope, exchange)
+        await self._other(scope, Exchange(scope, receive, send, self._uncounted))
 
     async def _unary(self, call: Unary, scope: Scope, exchange: Exchange) -> None:
+        calls = self._calls[scope["path"]]
+        calls.started += 1
+        code = CANCELED
         try:
             wishes = _wishes(scope)
             body = await exchange.body()
@@ -160,15 +168,20 @@ class Api:
             else:
                 answer = await self._wished(call, body, wishes)
         except (StoreError, OutcomeUnknown) as error:
+            code = code_of(error)
             await exchange.refuse(error)
         except Disconnected:
             pass
         except asyncio.CancelledError:
             if not self._stopping:
                 raise
+            code = GrpcCode.UNAVAILABLE
             await exchange.refuse(RequestTimedOut())  # it may still happen: no definite word about it
         else:
+            code = OK
             await exchange.answer(200, (JSON, GRPC), answer)
+        finally:
+            calls.handled[code] += 1
 
     async def _wished(self, call: Unary, body: bytes, wishes: "Wishes") -> Body:
         if wishes.leader and not self._node.has_leader:
@@ -183,6 +196,9 @@ class Api:
         task = asyncio.current_task()
         assert task is not None
         self._streams.add(task)
+        calls = self._calls[scope["path"]]
+        calls.started += 1
+        code = CANCELED
         try:
             if self._stopping:
                 raise ServerStopped
@@ -192,9 +208,12 @@ class Api:
                     await self._while_led(call(self._node, exchange))
                 else:
                     await call(self._node, exchange)
+            code = OK
         except TimeoutError:
+            code = GrpcCode.DEADLINE_EXCEEDED
             await exchange.refuse(DeadlineExceeded())
         except (StoreError, OutcomeUnknown) as error:
+            code = code_of(error)
             await exchange.refuse(error)
         except Disconnected:
             pass
@@ -202,10 +221,12 @@ class Api:
             if not self._stopping:
                 raise
             task.uncancel()
+            code = GrpcCode.UNAVAILABLE
             with contextlib.suppress(asyncio.CancelledError):  # of a client that reads nothing, after a while
                 await exchange.refuse(ServerStopped())
         finally:
             self._streams.discard(task)
+            calls.handled[code] += 1
 
     async def _while_led(self, stream: Awaitable[None]) -> None:
         """Run `stream` for a client that would rather go elsewhere than wait on a member without a leader."""
@@ -252,6 +273,15 @@ class Api:
             task.cancel()
         if streams:
             await asyncio.wait(streams, timeout=STOP_GRACE_S)
+
+
+def _counted(counts: Counts) -> dict[str, Calls]:
+    """By path. Some methods have two, and all of them are there under each prefix."""
+    return {
+        prefix + path: counts.calls.setdefault(RPCS[path], Calls())
+        for path in (*_UNARY, *_STREAMING)
+        for prefix in _API
+    }
 
 
 class Wishes:

@@ -23,6 +23,7 @@ import msgspec
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
+from jobguard_store.counts import Histogram, clock
 from jobguard_store.machine.apply import Machine
 from jobguard_store.machine.commands import UnknownCommand, decode
 from jobguard_store.machine.keyspace import interval
@@ -93,6 +94,8 @@ class Database:
         self._held = held
         self._switching = Lock()  # between two generations, for those on other threads
         self._last_index: int | None = None  # of the log, once loaded
+        self.fsyncs = Histogram(0.001, 14)  # seconds in COMMIT, which appends to the WAL and syncs it
+        self.commits = Histogram(0.001, 14)  # .. and in the whole transaction around it
         self._use(path, engine, row)
 
     def _use(self, path: Path, engine: Engine, row: Meta) -> None:
@@ -205,6 +208,7 @@ class Database:
         row = _after(self._meta, batch)
         assert row.applied_index <= last_index, "applied what the log does not hold"
         indexing = self._indexing.written(batch.events)
+        began = clock()
         with self._committing():
             if batch.entries:
                 raft_log.append(self._writer, batch.entries, before)
@@ -220,6 +224,10 @@ class Database:
                 row = _indexed(row, indexing)
             if row is not self._meta:
                 meta.write(self._writer, row)
+            executed = clock()
+        committed = clock()
+        self.fsyncs.observe(committed - executed)
+        self.commits.observe(committed - began)
         self._meta, self._last_index, self._indexing = row, last_index, indexing
         self._maybe_checkpoint()
 
