@@ -37,6 +37,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 # The writer thread asks for the interpreter after each statement; with the default of 5 ms beside a busy
 # loop every commit would pay that several times over.
 SWITCH_INTERVAL_S = 0.0005
+COLLECTOR_THRESHOLDS = 10_000, 20, 20  # by default a busy loop spends a twentieth of its time collecting
 
 
 def flag(name: str, help: str, default: str | int | None = None) -> Callable[[F], F]:
@@ -125,6 +126,7 @@ async def run(config: NodeConfig) -> None:
     # What was loaded stays. The collector need not walk it again and again, which takes 0.1 s per million.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*COLLECTOR_THRESHOLDS)
     urls = ", ".join(config.advertise_client_urls)
     log.info("ready: member %s serves clients at %s", config.name, urls)
     done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)

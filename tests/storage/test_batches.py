@@ -4,14 +4,14 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event
 
 from jobguard_store.machine.commands import DeleteRange, GrantLease, Put, Range, RevokeLease, Txn
 from jobguard_store.raft.messages import NOTHING, Entry, EntryId, EntryKind, HardState
-from jobguard_store.storage import index
+from jobguard_store.storage import database, index
 from jobguard_store.storage.batch import Batch
 from jobguard_store.storage.damage import DiskFull
 from jobguard_store.storage.database import Database, Identity, InitialMember
+from jobguard_store.storage.tables import driver
 from tests.storage.member import Member, normal
 
 
@@ -116,16 +116,15 @@ def test_leases_come_go_and_come_again(member: Member) -> None:
 
 def test_one_batch_is_one_commit_and_a_statement_per_table(member: Member) -> None:
     """However many rows there are: see storage.tables on what a statement costs."""
-    statements: list[str] = []
+    traced: list[str] = []
     member.put("a", "b", "c")
     member.flush()
     member.do(GrantLease(1, 60), Txn(success=(Put(b"a", lease=1), DeleteRange(b"b"), Put(b"x"))))
     member.put(*(f"k{number}" for number in range(61)))
-    engine = member.database._engine
-    event.listen(engine, "before_cursor_execute", lambda *call: statements.append(call[2].split(" (")[0]))
-    event.listen(engine, "commit", lambda _connection: statements.append("COMMIT"))
+    driver(member.database._writer).set_trace_callback(traced.append)
     member.flush()
-    assert [statement.split(" SET")[0] for statement in statements] == [
+    statements = dict.fromkeys(traced)  # again, values and all, for each row whose trigger fires
+    assert [statement.split(" (")[0].split(" SET")[0] for statement in statements] == [
         "BEGIN IMMEDIATE",
         "INSERT INTO log",
         "INSERT INTO history",
@@ -206,14 +205,14 @@ def test_a_checkpoint_that_fails_is_an_error_but_not_of_the_batch(
         def execute(self, _statement: str) -> None:
             raise self.error
 
-    driver = Driver()
+    broken_driver = Driver()
     with monkeypatch.context() as patched:
         patched.setattr("jobguard_store.storage.database._CHECKPOINT_FRAMES", 1)
-        patched.setattr(Database, "_driver", driver)
-        driver.error = full
+        patched.setattr(database, "driver", lambda _writer: broken_driver)
+        broken_driver.error = full
         member.put("a")
         member.flush()
-        driver.error = broken
+        broken_driver.error = broken
         member.put("b")
         with pytest.raises(sqlite3.OperationalError):
             member.flush()

@@ -39,6 +39,7 @@ from jobguard_store.storage.inspection import Inspection
 from jobguard_store.storage.lives import Life
 from jobguard_store.storage.meta import Meta, from_hex, to_hex
 from jobguard_store.storage.snapshot import Cut, Staged
+from jobguard_store.storage.tables import driver
 from jobguard_store.storage.wal import Length
 
 
@@ -289,8 +290,8 @@ class Database:
     def reclaim(self, pages: int = 256) -> bool:
         """Give up to `pages` free pages back to the file system; True while there are more."""
         with self._committing():
-            # The driver's own cursor: a row without columns per page, none of which SQLAlchemy would step to.
-            self._driver.execute(f"PRAGMA incremental_vacuum({pages:d})").fetchall()
+            # A row without columns per page, none of which SQLAlchemy would step to.
+            driver(self._writer).execute(f"PRAGMA incremental_vacuum({pages:d})").fetchall()
             more = bool(self._writer.exec_driver_sql("PRAGMA freelist_count").scalar())
         self._maybe_checkpoint()
         return more
@@ -323,13 +324,6 @@ class Database:
         """Up to here the file answers by key as well. Read by any thread: it only grows."""
         return self._meta.indexed_revision
 
-    @property
-    def _driver(self) -> sqlite3.Connection:
-        """The writer's connection beneath SQLAlchemy, for pragmas that belong in no transaction."""
-        driver = self._writer.connection.driver_connection
-        assert isinstance(driver, sqlite3.Connection)
-        return driver
-
     def _maybe_checkpoint(self) -> None:
         """Move the log's pages into the database once there are enough, so that it can start over.
 
@@ -338,7 +332,7 @@ class Database:
         """
         if self._wal.frames() >= _CHECKPOINT_FRAMES:
             try:
-                self._driver.execute("PRAGMA wal_checkpoint").fetchall()
+                driver(self._writer).execute("PRAGMA wal_checkpoint").fetchall()
             except sqlite3.OperationalError as error:
                 if sqlite_code(error) != sqlite3.SQLITE_FULL:
                     raise

@@ -23,7 +23,7 @@ from sqlalchemy import Connection, Engine, QueuePool, StaticPool, create_engine,
 
 from jobguard_store.errors import DatabaseInUse
 from jobguard_store.storage.damage import Damage, Newer, Unusable
-from jobguard_store.storage.tables import metadata
+from jobguard_store.storage.tables import driver, metadata
 from jobguard_store.storage.wal import refuse_dropped_commits
 
 APPLICATION_ID = 0x6A6F6267  # "jobg", in the header of every node's file since the first migration
@@ -118,7 +118,7 @@ def writer_engine(path: Path) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")  # DDL included: a migration happens whole or not at all
+        driver(connection).execute("BEGIN IMMEDIATE")  # DDL included: a migration happens whole or not at all
 
     return engine
 
@@ -145,6 +145,7 @@ def _prepare_writer(dbapi: sqlite3.Connection, path: Path) -> None:
     dbapi.execute("PRAGMA synchronous = FULL")  # NORMAL would answer clients before the fsync
     dbapi.execute("PRAGMA wal_autocheckpoint = 0")  # it keeps its errors to itself: Database checkpoints
     dbapi.execute("PRAGMA cell_size_check = ON")
+    dbapi.execute("PRAGMA temp_store = MEMORY")  # of index: a file has a journal, too
     dbapi.execute("PRAGMA cache_size = -65536")  # 64 MiB: keys come in any order
 
 
@@ -166,7 +167,7 @@ def reader_engine(path: Path) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN")
+        driver(connection).execute("BEGIN")
 
     return engine
 
@@ -185,7 +186,7 @@ def private_engine(path: Path) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        driver(connection).execute("BEGIN IMMEDIATE")
 
     return engine
 

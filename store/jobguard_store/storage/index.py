@@ -21,6 +21,7 @@ from sqlalchemy import Connection, text
 
 from jobguard_store.machine.results import ChangeEvent
 from jobguard_store.storage.damage import Damage
+from jobguard_store.storage.tables import driver
 
 ROUND_WEIGHT = (
     4 << 20
@@ -48,10 +49,10 @@ _LEFT = (
     " WHERE (key, mod_revision, sub) > (:key, :mod_revision, :sub) AND mod_revision <= :goal"
 )
 _SLICE = f"{_LEFT} AND (key, mod_revision, sub) <= (:end_key, :end_revision, :end_sub)"
-_END = text(f"SELECT key, mod_revision, sub {_LEFT} ORDER BY 1, 2, 3 LIMIT 1 OFFSET :rows")
-_LAST = text(f"SELECT key, mod_revision, sub {_LEFT} ORDER BY 1 DESC, 2 DESC, 3 DESC LIMIT 1")
-_BRING_UP = text(f"INSERT OR IGNORE INTO versions SELECT key, mod_revision, sub {_SLICE} ORDER BY 1, 2, 3")
-_FORGET = text(f"DELETE {_SLICE}")
+_END = f"SELECT key, mod_revision, sub {_LEFT} ORDER BY 1, 2, 3 LIMIT 1 OFFSET :rows"
+_LAST = f"SELECT key, mod_revision, sub {_LEFT} ORDER BY 1 DESC, 2 DESC, 3 DESC LIMIT 1"
+_BRING_UP = f"INSERT OR IGNORE INTO versions SELECT key, mod_revision, sub {_SLICE} ORDER BY 1, 2, 3"
+_FORGET = f"DELETE {_SLICE}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +109,14 @@ def bring_up(tx: Connection, progress: Progress, newest: int, rows: int) -> Prog
     if progress.goal is None:
         progress = replace(progress, goal=newest, waiting=0, after=_START)
     left = {**dict(zip(("key", "mod_revision", "sub"), progress.after, strict=True)), "goal": progress.goal}
-    full = tx.execute(_END, {**left, "rows": rows - 1}).first()
-    end = full or tx.execute(_LAST, left).first()
+    execute = driver(tx).execute
+    full = execute(_END, {**left, "rows": rows - 1}).fetchone()
+    end = full or execute(_LAST, left).fetchone()
     if end is not None:
         slice_ = {**left, **dict(zip(("end_key", "end_revision", "end_sub"), end, strict=True))}
-        tx.execute(_BRING_UP, slice_)
-        tx.execute(_FORGET, slice_)
+        execute(_BRING_UP, slice_)
+        execute(_FORGET, slice_)
     if full is not None:
-        return replace(progress, after=tuple(full))
+        return replace(progress, after=full)
     assert progress.goal is not None
     return Progress(progress.goal, progress.waiting)

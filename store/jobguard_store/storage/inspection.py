@@ -6,11 +6,11 @@ Gives                DatabaseDamaged, if a page is not what SQLite wrote
 Never                holds up writer or loop: SQLite walks without the interpreter
 """
 
-import sqlite3
 from pathlib import Path
 
 from jobguard_store.storage import file
 from jobguard_store.storage.damage import explained
+from jobguard_store.storage.tables import driver
 
 
 class Inspection:
@@ -29,9 +29,7 @@ class Inspection:
 
     def interrupt(self) -> None:
         """From another thread: have `walk` raise soon."""
-        driver = self._connection.connection.driver_connection
-        assert isinstance(driver, sqlite3.Connection)
-        driver.interrupt()
+        driver(self._connection).interrupt()
 
     def close(self) -> None:
         self._connection.close()

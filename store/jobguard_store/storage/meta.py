@@ -117,7 +117,7 @@ def create(tx: Connection, row: Meta = NEW) -> None:
 def write(tx: Connection, meta: Meta) -> None:
     """The whole row, by one statement."""
     values = [getattr(meta, name) for name in _NAMES]
-    tx.exec_driver_sql(_WRITE, (*values, checksum(values)))
+    tables.driver(tx).execute(_WRITE, (*values, checksum(values)))
 
 
 def checksum(values: list[Any]) -> int:

@@ -28,6 +28,7 @@ from jobguard_store.storage import file, index, lives, meta, state, tables
 from jobguard_store.storage.damage import Damage, DiskFull, Newer, sqlite_code
 from jobguard_store.storage.lives import Life
 from jobguard_store.storage.meta import Meta
+from jobguard_store.storage.tables import driver
 
 _OF_THE_STATE = ("alembic_version", "history", "versions", "live", "leases", "alarms")
 
@@ -51,9 +52,9 @@ class Cut:
             with _explained():
                 self._make(("table",), new=True)
                 # Before the transaction begins: SQLAlchemy begins one with its first statement.
-                self._driver.execute("ATTACH ? AS leaving", (f"file:{quote(str(target))}?mode=rw",))
+                driver(self._source).execute("ATTACH ? AS leaving", (f"file:{quote(str(target))}?mode=rw",))
                 for setting in ("journal_mode = OFF", "synchronous = OFF"):
-                    self._driver.execute(f"PRAGMA leaving.{setting}").fetchall()
+                    driver(self._source).execute(f"PRAGMA leaving.{setting}").fetchall()
                 self._source.begin()
                 self._row = meta.read(self._source)
         except BaseException:
@@ -72,7 +73,7 @@ class Cut:
             for table in _OF_THE_STATE:
                 self._source.exec_driver_sql(f"INSERT INTO leaving.{table} SELECT * FROM main.{table}")
             self._source.commit()
-            self._driver.execute("DETACH leaving")
+            driver(self._source).execute("DETACH leaving")
             self._make(("trigger",))  # last, or they would fire
             engine = file.private_engine(self._target)
             with engine.begin() as tx:
@@ -81,22 +82,16 @@ class Cut:
 
     def interrupt(self) -> None:
         """From another thread: have `copy` raise soon."""
-        self._driver.interrupt()
+        driver(self._source).interrupt()
 
     def close(self) -> None:
         self._source.close()
         self._engine.dispose()
 
-    @property
-    def _driver(self) -> sqlite3.Connection:
-        driver = self._source.connection.driver_connection
-        assert isinstance(driver, sqlite3.Connection)
-        return driver
-
     def _make(self, kinds: tuple[str, ...], *, new: bool = False) -> None:
         """Have the target know what the source's schema has of these kinds."""
         schema = "SELECT type, sql FROM main.sqlite_master WHERE sql IS NOT NULL"
-        made = self._driver.execute(schema).fetchall()
+        made = driver(self._source).execute(schema).fetchall()
         if new:
             file.remove(self._target)
         engine = file.private_engine(self._target)
@@ -140,9 +135,7 @@ def stage(path: Path, name: Snapshot | None) -> Staged:
     try:
         with _explained():
             with engine.connect() as connection:
-                driver = connection.connection.driver_connection
-                assert isinstance(driver, sqlite3.Connection)
-                if file.recognise(driver):
+                if file.recognise(driver(connection)):
                     raise Damage("it is empty")
             with engine.begin() as tx:
                 file.check(tx)
