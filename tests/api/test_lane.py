@@ -36,13 +36,25 @@ class Wire:
     def send(self, *texts: bytes) -> None:
         self.socket.sendall(b"".join(texts))
 
-    def answer(self) -> tuple[int, dict[str, str], bytes]:
+    def head(self) -> tuple[int, dict[str, str]]:
         status = int(self.input.readline().split()[1])
         headers = {}
         while (line := self.input.readline().strip()) != b"":
             name, _, value = line.decode().partition(": ")
             headers[name] = value
+        return status, headers
+
+    def answer(self) -> tuple[int, dict[str, str], bytes]:
+        status, headers = self.head()
         return status, headers, self.input.read(int(headers["content-length"]))
+
+    def chunks(self) -> list[bytes]:
+        found = []
+        while length := int(self.input.readline(), 16):
+            found.append(self.input.read(length))
+            assert self.input.readline() == b"\r\n"
+        assert self.input.readline() == b"\r\n"
+        return found
 
     def ended(self) -> bool:
         return self.input.read(1) == b""
@@ -71,6 +83,27 @@ def test_a_plain_call_and_a_special_one_look_alike(store: Node) -> None:
     assert revision(plain) + 2 == revision(special) + 1 == revision(long_way)
     names = [[name for name in answer[1] if name != "date"] for answer in (plain, special, long_way)]
     assert names[0] == names[1] == names[2]
+
+
+def test_a_keepalive_whose_length_is_known_looks_like_a_stream_all_the_same(store: Node) -> None:
+    """A line, a chunk; the end of the request is the end of the answer, not of the connection."""
+    body = b'{"ID":"77"}{"ID":"78"}'
+    heads, chunks = [], []
+    for length in (
+        b"Content-Length: 22\r\n\r\n" + body,
+        b"Content-Length: 22\r\nGrpc-Timeout: 5S\r\n\r\n" + body,
+        b"Transfer-Encoding: chunked\r\n\r\nb\r\n%b\r\nb\r\n%b\r\n0\r\n\r\n" % (body[:11], body[11:]),
+    ):
+        with Wire(store) as wire:
+            wire.send(b"POST /v3/lease/keepalive HTTP/1.1\r\nHost: x\r\n" + length)
+            heads.append(wire.head())
+            chunks.append([json.loads(chunk)["result"] for chunk in wire.chunks()])
+            wire.send(put("again"))
+            assert revision(wire.answer())
+    assert [head[0] for head in heads] == [200] * 3
+    names = [{name for name in head[1] if name != "date"} for head in heads]
+    assert names[0] == names[1] == names[2] >= {"transfer-encoding"}
+    assert [[line["ID"] for line in lines] for lines in chunks] == [["77", "78"]] * 3
 
 
 def test_pipelined_calls_are_answered_in_order(store: Node) -> None:

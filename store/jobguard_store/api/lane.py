@@ -7,8 +7,9 @@ Never                decides anything about a request; takes a request out of it
 
 A put's way through uvicorn costs more than through Raft and disk together: a scope of a dozen fields, an
 event, a flow control, a timer, each header checked by expressions that headers of our own do not need. Here a
-plain call (a POST to one of the app's `plain` paths, nothing asked of the connection) begins when its body is
-complete, and its answer is one write. Everything else takes uvicorn's own way, method by method.
+plain call (a POST of announced length to one of the app's `plain` paths, nothing asked of the connection)
+begins when its body is complete, and its answer is one write, or a chunk a line where it has no length of its
+own. Everything else takes uvicorn's own way, method by method.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from jobguard_store.api.exchange import BODY_BYTES_MAX, TEXT, Scope
 
 log = logging.getLogger("jobguard_store.api")
 
-# A request with one of these asks something of the connection itself.
-SPECIAL = (b"expect", b"upgrade")
+# A request with one of these asks something of the connection itself, or does not say how long it is.
+SPECIAL = frozenset((b"expect", b"upgrade", b"transfer-encoding"))
 FAILURE = b"Internal Server Error"
 # Of a request line and headers, of trailers, of whatever else comes between two bodies; and one read more.
 HEAD_BYTES_MAX = 64 << 10
@@ -51,6 +52,7 @@ class PlainCall:
     __slots__ = (
         "begun",
         "body",
+        "chunked",
         "disconnected",
         "keep_alive",
         "lane",
@@ -67,7 +69,7 @@ class PlainCall:
         self.task: asyncio.Task[None] | None = None
         self.body: bytes | bytearray = b""
         self.more_body = True
-        self.begun = False
+        self.begun = self.chunked = False
         self.keep_alive = keep_alive
         self.disconnected = False
         self.started = False
@@ -105,12 +107,23 @@ class PlainCall:
         if self.disconnected:
             return
         body: bytes = message["body"]
+        more_body = message.get("more_body", False)
         if self.start is not None:
-            body, self.start, self.started = self.lane.head(self.start, self.keep_alive) + body, None, True
+            head, self.start, self.started = self.start, None, True
+            self.chunked = all(name != b"content-length" for name, _ in head["headers"])
+            body = self.lane.head(head, self.keep_alive, self.chunked) + self._framed(body, more_body)
+        else:
+            body = self._framed(body, more_body)
         self.lane.transport.write(body)
-        if not message.get("more_body"):
+        if not more_body:
             self.response_complete = True
             self.lane.answered(self)
+
+    def _framed(self, body: bytes, more_body: bool) -> bytes:
+        if not self.chunked:
+            return body
+        chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+        return chunk if more_body else chunk + b"0\r\n\r\n"
 
 
 class Flow(FlowControl):
@@ -293,12 +306,14 @@ class Lane(HttpToolsProtocol):
 
     # --- the answer -------------------------------------------------------------------------------
 
-    def head(self, start: dict[str, Any], keep_alive: bool) -> bytes:
+    def head(self, start: dict[str, Any], keep_alive: bool, chunked: bool = False) -> bytes:
         """Status line and headers. Those of every answer change once a second, with the date."""
         default = self.server_state.default_headers
         if self._common[0] is not default:
             self._common = (default, _lines(default))
         last = b"\r\n" if keep_alive else b"connection: close\r\n\r\n"
+        if chunked:
+            last = b"transfer-encoding: chunked\r\n" + last
         return b"".join((STATUS_LINE[start["status"]], self._common[1], _lines(start["headers"]), last))
 
     def answered(self, call: PlainCall) -> None:

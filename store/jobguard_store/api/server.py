@@ -133,7 +133,8 @@ _UNIT_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e
 class Api:
     """The ASGI callable."""
 
-    plain = frozenset(path.encode() for path in UNARY)  # calls with one body and one answer
+    # Calls whose answer waits for nothing but their body. A keepalive is a stream, but that of one request.
+    plain = frozenset(path.encode() for path in (*UNARY, *(f"{prefix}/lease/keepalive" for prefix in _API)))
 
     def __init__(self, node: "Node", election_s: float) -> None:
         self.connections_max = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - FILES_RESERVED
@@ -202,12 +203,15 @@ class Api:
         try:
             if self._stopping:
                 raise ServerStopped
-            wishes = _wishes(scope) or Wishes(None, False)
-            async with asyncio.timeout(wishes.timeout_s):
-                if wishes.leader:
-                    await self._while_led(call(self._node, exchange))
-                else:
-                    await call(self._node, exchange)
+            wishes = _wishes(scope)
+            if wishes is None:
+                await call(self._node, exchange)
+            else:
+                async with asyncio.timeout(wishes.timeout_s):
+                    if wishes.leader:
+                        await self._while_led(call(self._node, exchange))
+                    else:
+                        await call(self._node, exchange)
             code = OK
         except TimeoutError:
             code = GrpcCode.DEADLINE_EXCEEDED
