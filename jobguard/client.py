@@ -22,6 +22,7 @@ import secrets
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
+from copy import copy
 from email.utils import parsedate_to_datetime
 from functools import cache
 from types import ModuleType
@@ -54,6 +55,7 @@ from jobguard.ops import (
     to_bytes,
 )
 from jobguard.settings import Settings
+from jobguard.tls import Certificates, Path, Unusable
 from jobguard.transport import AnswerLost, Endpoint, NotConnected
 from jobguard.wire import Compare, KeyValue, RequestOp, int64
 
@@ -107,17 +109,41 @@ class Client:
         *,
         namespace: str = "default",
         timeout: float = 5.0,
+        cacert: Path | None = None,
+        cert: Path | None = None,
+        key: Path | None = None,
     ) -> None:
+        """`cacert` says whose word on an https node is taken, by default the system's authorities'; `cert`
+        and `key` say who we are. They are PEM files, and may be replaced at any time."""
         urls = endpoints.split(",") if isinstance(endpoints, str) else endpoints
-        parsed = tuple(Endpoint.parse(url.strip()) for url in urls if url.strip())
+        secured = cacert is not None or cert is not None or key is not None
+        scheme = "https" if secured else "http"
+        parsed = tuple(Endpoint.parse(url.strip(), scheme) for url in urls if url.strip())
         if not parsed:
             raise ConfigurationError("at least one endpoint is needed, such as http://127.0.0.1:2379")
         self.namespace = namespace
         self.timeout = timeout
-        self._endpoints = Endpoints(parsed)
+        certificates = None
+        if secured or any(each.tls for each in parsed):
+            try:
+                certificates = Certificates(cacert=cacert, cert=cert, key=key)
+            except Unusable as error:
+                raise ConfigurationError(str(error)) from None
+        self._endpoints = Endpoints(parsed, certificates)
         self.spare_sessions: defaultdict[float, deque[Session]] = defaultdict(deque)  # by TTL; see session.py
         self._cluster_id = 0
         self._clock = (b"", 0.0)
+
+    @classmethod
+    def from_settings(cls, settings: Settings, *, timeout: float | None = None) -> Self:
+        return cls(
+            settings.endpoints,
+            namespace=settings.namespace,
+            timeout=settings.timeout if timeout is None else timeout,
+            cacert=settings.cacert,
+            cert=settings.cert,
+            key=settings.key,
+        )
 
     def __repr__(self) -> str:
         return f"Client({', '.join(self.urls)}; namespace {self.namespace!r})"
@@ -134,6 +160,14 @@ class Client:
 
         close_spare(self)
         self.endpoints.close()
+
+    def at(self, urls: Sequence[str], *, timeout: float | None = None) -> "Client":
+        """A client like this one, of these nodes alone."""
+        other = copy(self)
+        other.timeout = self.timeout if timeout is None else timeout
+        other._endpoints = Endpoints(tuple(map(Endpoint.parse, urls)), self._endpoints.certificates)
+        other.spare_sessions = defaultdict(deque)
+        return other
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -335,7 +369,7 @@ class Client:
         path = "/v3/maintenance/status"
         if endpoint is None:
             return self._call(path, request, wire.StatusResponse, harmless=True)
-        node = Node(Endpoint.parse(endpoint))
+        node = Node(Endpoint.parse(endpoint), self.endpoints.certificates)
         try:
             answer = node.exchange(path, b"{}", time.monotonic() + self.timeout)
         except (NotConnected, AnswerLost) as error:
@@ -445,13 +479,12 @@ def _writes(request: wire.TxnRequest) -> bool:
 
 def shared() -> Client:
     """The client that the current Celery app, or else the environment, configures; one per process."""
-    settings = Settings.current()
-    return _shared(settings.endpoints, settings.namespace, settings.timeout)
+    return _shared(Settings.current())
 
 
 @cache
-def _shared(endpoints: tuple[str, ...], namespace: str, timeout: float) -> Client:
-    return Client(endpoints, namespace=namespace, timeout=timeout)
+def _shared(settings: Settings) -> Client:
+    return Client.from_settings(settings)
 
 
 class _CallableModule(ModuleType):

@@ -88,7 +88,7 @@ def named(names: Iterable[str]) -> str:
 
 def of_store(client: Client) -> Iterator[Finding]:
     """The store, as this host sees it. Where no endpoint answers, that is all there is to say."""
-    nodes = [Client([url], namespace=client.namespace, timeout=_PATIENCE_S) for url in client.urls]
+    nodes = [client.at([url], timeout=_PATIENCE_S) for url in client.urls]
     with ThreadPoolExecutor(len(nodes)) as pool:
         silent = dict(zip(client.urls, pool.map(_trouble, nodes), strict=True))
     why = {url: trouble for url, trouble in silent.items() if trouble}

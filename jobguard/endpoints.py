@@ -38,6 +38,7 @@ from jobguard.errors import (
     ServerError,
     Unavailable,
 )
+from jobguard.tls import Certificates
 from jobguard.transport import Answer, AnswerLost, Connection, Endpoint, NotConnected
 
 BACKOFF_FIRST = 0.05
@@ -49,8 +50,9 @@ IDLE_MAX = 16
 class Node:
     """One endpoint, its idle connections and its back-off."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, certificates: Certificates | None = None) -> None:
         self.endpoint = endpoint
+        self.certificates = certificates
         self.not_before = 0.0
         self._failures = 0
         self._idle: deque[Connection] = deque(maxlen=IDLE_MAX)  # append and pop are atomic: no lock
@@ -79,7 +81,7 @@ class Node:
         return self.dial(deadline)
 
     def dial(self, deadline: float) -> Connection:
-        return Connection(self.endpoint, deadline - time.monotonic())
+        return Connection(self.endpoint, deadline - time.monotonic(), self.certificates)
 
     def worked(self) -> None:
         self._failures = 0
@@ -98,13 +100,14 @@ class Node:
 class Endpoints:
     """The nodes of one cluster, as one process sees them. A fork gets its own (`after_fork`)."""
 
-    def __init__(self, endpoints: tuple[Endpoint, ...]) -> None:
+    def __init__(self, endpoints: tuple[Endpoint, ...], certificates: Certificates | None = None) -> None:
         self.pid = os.getpid()
-        self.nodes = tuple(Node(each) for each in endpoints)
+        self.certificates = certificates
+        self.nodes = tuple(Node(each, certificates) for each in endpoints)
         self._preferred = 0
 
     def after_fork(self) -> "Endpoints":
-        return Endpoints(tuple(node.endpoint for node in self.nodes))
+        return Endpoints(tuple(node.endpoint for node in self.nodes), self.certificates)
 
     def ask(self, path: str, body: bytes, *, harmless: bool, deadline: float, patience: float) -> Answer:
         """POST to one node after the other until one says yes, or no for good, or time is up.

@@ -96,15 +96,13 @@ def update(client: "Client", member: wire.Member, peer_urls: Sequence[str]) -> w
 
 def transfer_leadership(client: "Client", heir: wire.Member) -> None:
     """Returns once `heir` leads. Raises Unavailable if there is no leader to ask."""
-    from jobguard.client import Client
-
     leader = client.status().leader
     if leader == heir.ID:
         return
     urls = next((member.clientURLs for member in client.members() if leader == member.ID), ())
     if not urls:
         raise Unavailable("The store has no leader that could hand over")
-    with Client(urls, timeout=client.timeout) as at_leader:
+    with client.at(urls) as at_leader:
         request = wire.MoveLeaderRequest(targetID=heir.ID)
         _change(at_leader, "/v3/maintenance/transfer-leadership", request, wire.MoveLeaderResponse)
 

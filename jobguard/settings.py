@@ -88,6 +88,15 @@ class Settings:
     namespace: str = _setting("default", _text)
     """Keeps apps that share a store apart: every key lies under /jobguard/<namespace>/."""
 
+    cacert: str | None = _setting(None, _text)
+    """A PEM file: whose word is taken that an https endpoint is the store; else the system's authorities'."""
+
+    cert: str | None = _setting(None, _text)
+    """A PEM file: the certificate we show a store that asks for one."""
+
+    key: str | None = _setting(None, _text)
+    """A PEM file: the key of `cert`."""
+
     session_ttl: float = _setting(15.0, _seconds)
     """Seconds a holder that went silent keeps what it holds. The store never allows less than about 2."""
 
@@ -103,7 +112,7 @@ class Settings:
     schedule_version: int = _setting(0, _count)
     """Grows with each deploy that changes the schedule: older code never overwrites what newer installed."""
 
-    jobs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, metadata={"read": _jobs})
+    jobs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False, metadata={"read": _jobs})
     """Policies by the name of the beat entry; `*` holds for all."""
 
     @classmethod

@@ -24,6 +24,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import parse_url
 
 from jobguard.errors import ConfigurationError
+from jobguard.tls import Certificates, explained, refused_us
 
 HEAD_BYTES_MAX = 64 * 1024
 """A head longer than this is not the gateway's."""
@@ -61,10 +62,10 @@ class Endpoint:
     tls: bool
 
     @classmethod
-    def parse(cls, url: str) -> "Endpoint":
-        """Read `http://host:port`; a bare `host:port` means http."""
+    def parse(cls, url: str, scheme: str = "http") -> "Endpoint":
+        """Read `http://host:port`; a bare `host:port` means `scheme`."""
         try:
-            parts = parse_url(url if "://" in url else f"http://{url}")
+            parts = parse_url(url if "://" in url else f"{scheme}://{url}")
         except HTTPError:
             raise ConfigurationError(f"endpoint {url!r} is not a URL") from None
         if parts.scheme not in ("http", "https") or not parts.host or parts.path not in (None, "", "/"):
@@ -113,15 +114,18 @@ os.register_at_fork(after_in_child=_close_inherited)
 class Connection:
     """One socket to one node, for one request at a time."""
 
-    def __init__(self, endpoint: Endpoint, timeout: float) -> None:
-        kind = urllib3.connection.HTTPSConnection if endpoint.tls else urllib3.connection.HTTPConnection
-        self._dialled = kind(
-            endpoint.host, endpoint.port, timeout=max(timeout, 0.001), socket_options=SOCKET_OPTIONS
-        )
+    def __init__(self, endpoint: Endpoint, timeout: float, certificates: Certificates | None = None) -> None:
+        self._url = endpoint.url
+        self._dialled = _dialler(endpoint, max(timeout, 0.001), certificates)
+        self._has_certificate = certificates is not None and certificates.cert is not None
         self._buffer = bytearray()
+        self._heard = False
         self.reusable = True
         try:
             self._dialled.connect()
+        except ssl.SSLError as error:
+            self._dialled.close()
+            raise NotConnected(self._no_tls(error)) from error
         except (HTTPError, OSError) as error:
             self._dialled.close()
             raise NotConnected(f"{endpoint.url}: {_reason(error)}") from error
@@ -134,13 +138,13 @@ class Connection:
         return self._dialled.is_connected
 
     def exchange(self, request: bytes, deadline: float) -> Answer:
-        """Send a request and read its whole answer. Raises AnswerLost, whatever went wrong."""
+        """Send a request and read its whole answer. Raises AnswerLost, or NotConnected after all."""
         self.reusable = False
         try:
             head = self._ask(request, deadline)
             body = self._body(head, deadline)
         except (OSError, ValueError) as error:  # a timeout and a TLS failure are OSErrors
-            raise AnswerLost(_reason(error)) from error
+            raise self._failure(error) from error
         self.reusable = not head.closes
         return Answer(head.status, head.date, body)
 
@@ -153,7 +157,7 @@ class Connection:
                 return None
             return Answer(head.status, head.date, self._body(head, deadline))
         except (OSError, ValueError) as error:
-            raise AnswerLost(_reason(error)) from error
+            raise self._failure(error) from error
 
     def chunk(self, deadline: float) -> bytes | None:
         """The next chunk of the stream, None at its end.
@@ -167,10 +171,23 @@ class Connection:
         except (OSError, ValueError) as error:
             raise AnswerLost(_reason(error)) from error
 
+    def _failure(self, error: OSError | ValueError) -> AnswerLost | NotConnected:
+        if isinstance(error, ssl.SSLError) and not self._heard and refused_us(error):
+            return NotConnected(self._no_tls(error))
+        return AnswerLost(_reason(error))
+
+    def _no_tls(self, error: ssl.SSLError) -> str:
+        if not (refusal := refused_us(error)):
+            return explained(error, self._url, "jobguard_cacert")
+        if not self._has_certificate:
+            return f"{self._url} asks for a certificate: set jobguard_cert and jobguard_key"
+        return f"{self._url} refused our certificate: {refusal}"
+
     def interrupt(self) -> None:
         """Make a read in another thread end at once."""
         try:
-            self._socket.shutdown(sockets.SHUT_RDWR)
+            # Not TLS's own method, which would let that thread go on in plain text.
+            sockets.socket.shutdown(self._socket, sockets.SHUT_RDWR)
         except OSError:
             return  # it was closed already, which is what was asked for
 
@@ -242,7 +259,20 @@ class Connection:
         data = self._socket.recv(65536)
         if not data:
             raise ConnectionResetError("the connection was closed before the answer was complete")
+        self._heard = True
         self._buffer += data
+
+
+def _dialler(
+    endpoint: Endpoint, timeout: float, certificates: Certificates | None
+) -> urllib3.connection.HTTPConnection:
+    where = endpoint.host, endpoint.port
+    if not endpoint.tls:
+        return urllib3.connection.HTTPConnection(*where, timeout=timeout, socket_options=SOCKET_OPTIONS)
+    context = (certificates or Certificates()).context()
+    return urllib3.connection.HTTPSConnection(
+        *where, timeout=timeout, socket_options=SOCKET_OPTIONS, ssl_context=context
+    )
 
 
 def _left(deadline: float) -> float:
@@ -278,6 +308,6 @@ def _reason(error: Exception) -> str:
         case TimeoutError():
             return "timed out"
         case ssl.SSLError():
-            return f"TLS: {error}"
+            return f"TLS: {error.reason or error}"
         case _:
             return str(error) or type(error).__name__

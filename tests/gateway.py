@@ -10,6 +10,7 @@ import http.client
 import json
 import select
 import socket
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -48,13 +49,19 @@ class Answer:
 class Gateway:
     """One keep-alive connection to one node."""
 
-    def __init__(self, url: str, timeout_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self, url: str, timeout_s: float = PATIENCE_S, context: ssl.SSLContext | None = None
+    ) -> None:
         self.url = url
         parts = urlsplit(url)
         assert parts.hostname
         assert parts.port
         self._address = (parts.hostname, parts.port)
-        self._connection = http.client.HTTPConnection(*self._address, timeout=timeout_s)
+        self._connection = (
+            http.client.HTTPConnection(*self._address, timeout=timeout_s)
+            if context is None
+            else http.client.HTTPSConnection(*self._address, timeout=timeout_s, context=context)
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -8,6 +8,7 @@ Never                kills by name, uses a fixed port, waits without a deadline
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from tests import debian
+from tests.certificates import Tls
 from tests.gateway import Gateway
 from tests.ports import free_ports
 
@@ -49,6 +51,7 @@ class Node:
     url: str
     command: list[str]
     log: Path
+    tls: Tls | None = None
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -78,7 +81,7 @@ class Node:
         """Does it answer a linearizable read?"""
         assert self.process is None or self.process.poll() is None, f"{self.name} ended:\n{self.tail()}"
         try:
-            with urllib.request.urlopen(f"{self.url}/health", timeout=1) as answer:
+            with urllib.request.urlopen(f"{self.url}/health", timeout=1, context=self.context) as answer:
                 return bool(json.load(answer)["health"] == "true")
         except OSError:
             return False
@@ -95,7 +98,11 @@ class Node:
         eventually(self.healthy, within, f"health of {self.name}")
 
     def gateway(self) -> Gateway:
-        return Gateway(self.url)
+        return Gateway(self.url, context=self.context)
+
+    @property
+    def context(self) -> ssl.SSLContext | None:
+        return None if self.tls is None else self.tls.context
 
     def tail(self) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-30:])
@@ -126,9 +133,11 @@ class Cluster:
 
 
 @contextmanager
-def running(kind: Kind, directory: Path, nodes: int = 1, extra: Sequence[str] = ()) -> Iterator[Cluster]:
+def running(
+    kind: Kind, directory: Path, nodes: int = 1, extra: Sequence[str] = (), tls: Tls | None = None
+) -> Iterator[Cluster]:
     """A store of `nodes` processes with its data below `directory`, healthy when you get it."""
-    cluster = make(kind, directory, nodes, extra)
+    cluster = make(kind, directory, nodes, extra, tls)
     try:
         for node in cluster.nodes:
             node.start()
@@ -158,13 +167,16 @@ def nodes(size: int = 1, extra: Sequence[str] = ()) -> Iterator[list[Node]]:
         yield cluster.nodes
 
 
-def make(kind: Kind, directory: Path, nodes: int = 1, extra: Sequence[str] = ()) -> Cluster:
+def make(
+    kind: Kind, directory: Path, nodes: int = 1, extra: Sequence[str] = (), tls: Tls | None = None
+) -> Cluster:
     """The same, not started; `extra` are more flags for every process."""
+    scheme, secured = ("http", []) if tls is None else ("https", tls.flags)
     directory.mkdir(parents=True, exist_ok=True)
     ports = free_ports(2 * nodes)
     names = [f"s{number + 1}" for number in range(nodes)]
-    clients = [f"http://127.0.0.1:{port}" for port in ports[:nodes]]
-    peers = [f"http://127.0.0.1:{port}" for port in ports[nodes:]]
+    clients = [f"{scheme}://127.0.0.1:{port}" for port in ports[:nodes]]
+    peers = [f"{scheme}://127.0.0.1:{port}" for port in ports[nodes:]]
     together = ",".join(f"{name}={peer}" for name, peer in zip(names, peers, strict=True))
     return Cluster(
         kind,
@@ -180,9 +192,10 @@ def make(kind: Kind, directory: Path, nodes: int = 1, extra: Sequence[str] = ())
                     *("--advertise-client-urls", client),
                     *("--listen-peer-urls", peer),
                     *("--initial-advertise-peer-urls", peer),
-                    *("--initial-cluster", together, *extra),
+                    *("--initial-cluster", together, *secured, *extra),
                 ],
                 log=directory / f"{name}.log",
+                tls=tls,
             )
             for name, client, peer in zip(names, clients, peers, strict=True)
         ],

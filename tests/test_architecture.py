@@ -28,6 +28,7 @@ FORBIDDEN: list[tuple[str, set[str], set[str]]] = [
     ("jobguard", {"celery", "kombu", "billiard"}, {"jobguard.celery", "jobguard.demo"}),
     ("jobguard.demo", {"jobguard.demo.app"}, set()),  # an app of one's own, for whoever is told its name
     ("jobguard.wire", OURS | {"urllib3", "celery"}, set()),
+    ("jobguard.tls", OURS - {"jobguard"} | {"urllib3", "celery", "jobguard.client"}, set()),
     ("jobguard.errors", OURS - {"jobguard"} | {"urllib3", "celery"}, set()),
     *(
         (f"jobguard.{part}", CLOCKS_AND_IO | {"celery", "urllib3", "jobguard.client"}, set())
@@ -101,7 +102,7 @@ def test_nothing_imports_against_the_arrows() -> None:
     assert not wrong, "\n".join(sorted(set(wrong)))
 
 
-def test_the_two_halves_of_the_house_meet_only_in_wire() -> None:
+def test_the_two_halves_of_the_house_meet_only_in_wire_and_tls() -> None:
     meeting = {
         imported
         for module, path in modules()
@@ -109,7 +110,14 @@ def test_the_two_halves_of_the_house_meet_only_in_wire() -> None:
         for imported, _ in imports(module, path)
         if within(imported, "jobguard")
     }
-    assert {name for name in meeting if not within(name, "jobguard.wire")} <= {"jobguard"}
+    assert {name for name in meeting if not within(name, "jobguard.wire")} <= {
+        "jobguard",
+        "jobguard.tls",
+        "jobguard.tls.Certificates",
+        "jobguard.tls.Unusable",
+        "jobguard.tls.explained",
+        "jobguard.tls.refused_us",
+    }
 
 
 def test_folders_that_are_no_packages_stay_so() -> None:

@@ -178,8 +178,7 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
 
     def _store(self) -> Client:
         if self._client is None:
-            settings = self._settings
-            self._client = Client(settings.endpoints, namespace=settings.namespace, timeout=settings.timeout)
+            self._client = Client.from_settings(self._settings)
         return self._client
 
     def close(self) -> None:

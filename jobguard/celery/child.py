@@ -46,7 +46,7 @@ class Child:
         self.pid = os.getpid()
         self.settings = settings
         self.keys = Keys(settings.namespace)
-        self.client = Client(settings.endpoints, namespace=settings.namespace, timeout=settings.timeout)
+        self.client = Client.from_settings(settings)
         self._directory = directory
         self._lease = directory.lease()
         self._registered = 0

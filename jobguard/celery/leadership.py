@@ -32,7 +32,7 @@ class Leadership:
     """One candidate per beat process. Making it starts the campaign."""
 
     def __init__(self, settings: Settings) -> None:
-        self._client = Client(settings.endpoints, namespace=settings.namespace, timeout=settings.timeout)
+        self._client = Client.from_settings(settings)
         self._election = self._client.election("beat", settings.session_ttl)
         self._closed = Event()
         self._thread = Thread(target=self._run, name="jobguard-campaign", daemon=True)

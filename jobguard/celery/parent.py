@@ -55,7 +55,7 @@ class Parent:
         self._pid = os.getpid()
         keys = Keys(settings.namespace)
         timeout = min(settings.timeout, settings.session_ttl / 3)
-        client = Client(settings.endpoints, namespace=settings.namespace, timeout=timeout)
+        client = Client.from_settings(settings, timeout=timeout)
         self._store = Store(client, keys)
         self._refusals = Ring(self._store, directory, worker.worker)
         self._lease_file = directory.lease()

@@ -1,7 +1,7 @@
 """jobguard doctor: what is wrong, or will be, and what to do about it."""
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import click
 
@@ -19,13 +19,13 @@ def command(examine: Examine) -> click.Command:
     """The command, with what there is to look at."""
 
     @click.command(name="doctor", epilog=EPILOG)
-    def doctor(endpoints: str | None, namespace: str | None, output: str) -> None:
+    def doctor(output: str, **given: str | None) -> None:
         """Look at the store, the beats, the workers and the settings that once-only depends on.
 
         Called as `celery -A proj jobguard doctor` it looks at that project, too. Each finding is a pass, a
         warning or a failure, with what to do. Exits with 1 if anything fails.
         """
-        seen = diagnosis(_findings(endpoints, namespace, examine))
+        seen = diagnosis(_findings(given, examine))
         if output == "json":
             write_json(seen)
         else:
@@ -37,9 +37,9 @@ def command(examine: Examine) -> click.Command:
     return doctor
 
 
-def _findings(endpoints: str | None, namespace: str | None, examine: Examine) -> Iterable[Finding]:
+def _findings(given: Mapping[str, str | None], examine: Examine) -> Iterable[Finding]:
     try:
-        client = connect(endpoints, namespace)
+        client = connect(given)
     except ConfigurationError as error:
         return [failed("settings", str(error), "correct the setting")]
     with client:

@@ -1,15 +1,15 @@
 """What the commands share: how they connect, how they answer, and how they fail.
 
 Place in the house   cli's nouns -> face -> client, settings, problems
-Takes                --endpoints, --namespace, --stale, -o; else the settings of the app in `celery -A app
-                     jobguard`; else JOBGUARD_ENDPOINTS and so on
+Takes                --endpoints, --namespace, --cacert and so on; else the settings of the app in
+                     `celery -A app jobguard`; else JOBGUARD_ENDPOINTS and so on
 Gives                data on stdout, talk on stderr, an exit code that says what went wrong
 """
 
 import functools
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -46,11 +46,10 @@ def command(
 
     def make(function: Callable[..., None]) -> click.Command:
         @functools.wraps(function)
-        def run(
-            endpoints: str | None, namespace: str | None, output: str, stale: bool = False, **given: Any
-        ) -> None:
+        def run(output: str, stale: bool = False, **given: Any) -> None:
+            said = {name: given.pop(name) for name in list(given) if name.startswith(SETTING)}
             try:
-                with connect(endpoints, namespace) as client:
+                with connect(said) as client:
                     function(Face(client, output, stale), **given)
             except JobguardError as error:
                 fail(error, output)
@@ -63,19 +62,32 @@ def command(
     return make
 
 
+SETTING = "setting_"
+
+
+def setting(name: str, metavar: str, help: str) -> Callable[[Any], Any]:
+    """One that the command line may say too, whatever the command's own arguments are called."""
+    env = f"[env: JOBGUARD_{name.upper()}]"
+    return click.option(f"--{name}", f"{SETTING}{name}", metavar=metavar, help=f"{help} {env}")
+
+
 CONNECTION = (
-    click.option("--endpoints", metavar="URLS", help="The store's nodes. [env: JOBGUARD_ENDPOINTS]"),
-    click.option("--namespace", metavar="NAME", help="Whose keys. [env: JOBGUARD_NAMESPACE]"),
+    setting("endpoints", "URLS", "The store's nodes."),
+    setting("namespace", "NAME", "Whose keys."),
+    setting("cacert", "FILE", "Whom to trust with https."),
+    setting("cert", "FILE", "Our own certificate."),
+    setting("key", "FILE", "Its key."),
     click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True),
 )
 STALE = click.option("--stale", is_flag=True, help="Take what one node remembers: works without a leader.")
 
 
-def connect(endpoints: str | None, namespace: str | None) -> Client:
-    settings = Settings.current()
-    return Client(
-        endpoints or settings.endpoints, namespace=namespace or settings.namespace, timeout=settings.timeout
-    )
+def connect(given: Mapping[str, str | None]) -> Client:
+    """As the settings say, where the command line says nothing else."""
+    said: dict[str, Any] = {name.removeprefix(SETTING): value for name, value in given.items() if value}
+    if endpoints := said.get("endpoints"):
+        said["endpoints"] = tuple(endpoints.split(","))
+    return Client.from_settings(replace(Settings.current(), **said))
 
 
 def fail(error: JobguardError, output: str) -> NoReturn:

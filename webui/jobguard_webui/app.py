@@ -51,9 +51,7 @@ def build(client: Client | None, token: str | None) -> Flask:
 
 def client_from_environment() -> Client:
     settings = Settings.from_environment()
-    return Client(
-        settings.endpoints, namespace=settings.namespace, timeout=min(settings.timeout, STORE_TIMEOUT_S)
-    )
+    return Client.from_settings(settings, timeout=min(settings.timeout, STORE_TIMEOUT_S))
 
 
 def chosen_token() -> str:

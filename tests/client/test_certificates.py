@@ -1,0 +1,147 @@
+"""Certificates in files: read when they change, kept when they break, and refused in a sentence."""
+
+import logging
+import os
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trustme
+
+from jobguard.client import Client
+from jobguard.errors import ConfigurationError
+from jobguard.tls import Certificates, Unusable
+from tests.certificates import Authority, Pair
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+def shown(context: ssl.SSLContext, authority: Authority) -> int:
+    """The serial number of the certificate that a server with this context shows."""
+    ours, theirs = socket.socketpair()
+    trusting = ssl.create_default_context(cafile=str(authority.cacert))
+
+    def serve() -> None:
+        with context.wrap_socket(theirs, server_side=True) as server:
+            server.recv(1)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    with trusting.wrap_socket(ours, server_hostname="localhost") as client:
+        certificate = client.getpeercert()
+        client.send(b".")
+    thread.join()
+    assert certificate is not None
+    return int(str(certificate["serialNumber"]), 16)
+
+
+def serving(pair: Pair) -> Certificates:
+    return Certificates(server=True, cert=pair.cert, key=pair.key)
+
+
+def test_what_was_replaced_is_read_anew_and_nothing_else_is(authority: Authority) -> None:
+    pair = authority.issue("node")
+    certificates = serving(pair)
+    context = certificates.context()
+    before = shown(context, authority)
+    assert certificates.context() is context
+    pair.replace_by(authority.issue("renewed"))
+    assert shown(certificates.context(), authority) != before
+    assert shown(context, authority) == before, "what has begun goes on as it began"
+
+
+def test_between_the_two_files_of_a_renewal_the_old_pair_is_in_use(
+    authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "jobguard.tls")
+    pair, renewed = authority.issue("node"), authority.issue("renewed")
+    certificates = serving(pair)
+    before = shown(certificates.context(), authority)
+    os.replace(renewed.cert, pair.cert)
+    for _ in range(3):
+        assert shown(certificates.context(), authority) == before
+    assert [record.levelname for record in caplog.records] == ["WARNING"], "once per change"
+    assert f"{pair.key} is not the key of the certificate in {pair.cert}: what was" in caplog.text
+    os.replace(renewed.key, pair.key)
+    assert shown(certificates.context(), authority) != before
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+
+
+def test_files_that_are_gone_for_a_moment_change_nothing(
+    authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    pair = authority.issue("node")
+    certificates = serving(pair)
+    context = certificates.context()
+    elsewhere = pair.key.with_suffix(".away")
+    os.replace(pair.key, elsewhere)
+    assert certificates.context() is context
+    assert f"{pair.key} cannot be read: No such file or directory" in caplog.text
+    os.replace(elsewhere, pair.key)
+    assert certificates.context() is not context
+
+
+def test_links_that_are_turned_as_kubernetes_does_are_followed(authority: Authority, tmp_path: Path) -> None:
+    pairs = [authority.issue(name) for name in ("one", "two")]
+    for number, pair in enumerate(pairs):
+        folder = tmp_path / f"..data{number}"
+        folder.mkdir()
+        os.replace(pair.cert, folder / "tls.crt")
+        os.replace(pair.key, folder / "tls.key")
+    (tmp_path / "..data").symlink_to(tmp_path / "..data0")
+    certificates = serving(Pair(tmp_path / "..data" / "tls.crt", tmp_path / "..data" / "tls.key"))
+    before = shown(certificates.context(), authority)
+    (tmp_path / "..new").symlink_to(tmp_path / "..data1")
+    os.replace(tmp_path / "..new", tmp_path / "..data")
+    assert shown(certificates.context(), authority) != before
+
+
+def encrypted(pair: Pair) -> None:
+    command = ["openssl", "pkey", "-in", str(pair.key), "-aes128", "-passout", "pass:p", "-out"]
+    subprocess.run([*command, f"{pair.key}.new"], check=True, timeout=30, capture_output=True)
+    os.replace(f"{pair.key}.new", pair.key)
+
+
+def of_another_kind(pair: Pair) -> None:
+    rsa = trustme.CA().issue_cert("localhost", key_type=trustme.KeyType.RSA)
+    rsa.private_key_pem.write_to_path(str(pair.key))
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda pair: pair.cert.unlink(), "node.pem cannot be read: No such file or directory"),
+        (lambda pair: pair.key.unlink(), "node-key.pem cannot be read: No such file or directory"),
+        (lambda pair: pair.cert.write_text("nonsense"), "node.pem holds no certificate in PEM form"),
+        (lambda pair: pair.key.write_text("nonsense"), "node-key.pem holds no private key in PEM form"),
+        (lambda pair: pair.cert.write_bytes(b""), "node.pem holds no certificate in PEM form"),
+        (of_another_kind, "node-key.pem is not the key of the certificate in"),
+        (encrypted, "node-key.pem is encrypted: it has to be stored without a passphrase"),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_a_sentence(
+    authority: Authority, damage: Callable[[Pair], None], sentence: str
+) -> None:
+    pair = authority.issue("node")
+    damage(pair)
+    with pytest.raises(Unusable, match=sentence):
+        serving(pair)
+    with pytest.raises(ConfigurationError, match=sentence):
+        Client("https://localhost", cert=pair.cert, key=pair.key)
+
+
+def test_an_authority_that_is_none_and_half_a_pair_are_refused(authority: Authority) -> None:
+    pair = authority.issue("node")
+    authority.cacert.write_text("nonsense")
+    with pytest.raises(ConfigurationError, match=r"ca\.pem holds no certificates in PEM form"):
+        Client("https://localhost", cacert=authority.cacert)
+    for half in ({"cert": pair.cert}, {"key": pair.key}):
+        with pytest.raises(ConfigurationError, match="a certificate and its key are needed together"):
+            Client("https://localhost", **half)  # type: ignore[arg-type]
