@@ -4,7 +4,7 @@ import pytest
 
 from jobguard_store.errors import Compacted, FutureRevision
 from jobguard_store.machine.commands import Compact, Put, Range, SortOrder, SortTarget
-from jobguard_store.machine.results import HistoricRange
+from jobguard_store.machine.results import HistoricRange, Record
 from tests.machine.started import Started
 
 ALL = (b"\0", b"\0")
@@ -125,3 +125,36 @@ def test_reading_a_great_many_keys_hands_out_the_records_themselves(store: Start
         store.do(Put(b"%04d" % number, b"v"))
     one, other = store.range(Range(*ALL)).kvs, store.range(Range(*ALL)).kvs
     assert all(first is second for first, second in zip(one, other, strict=True))
+
+
+class Looked(dict[bytes, Record]):
+    """Records that count how often one of them is looked at."""
+
+    looks = 0
+
+    def __getitem__(self, key: bytes) -> Record:
+        self.looks += 1
+        return super().__getitem__(key)
+
+
+@pytest.mark.parametrize(
+    ("order", "target", "first"),
+    [
+        (SortOrder.NONE, SortTarget.KEY, 0),
+        (SortOrder.ASCEND, SortTarget.KEY, 0),
+        (SortOrder.DESCEND, SortTarget.KEY, 999),
+        (SortOrder.NONE, SortTarget.MOD, 0),
+    ],
+)
+def test_a_limit_in_key_order_costs_the_limit_and_not_the_keyspace(
+    store: Started, order: SortOrder, target: SortTarget, first: int
+) -> None:
+    store.put(*(f"{number:03d}" for number in range(1000)))
+    keys = store.machine.keys
+    looked = keys._records = Looked(keys._records)
+    result = store.range(Range(*ALL, limit=5, sort_order=order, sort_target=target))
+    assert [int(record.key) for record in result.kvs] == [abs(first - number) for number in range(5)]
+    assert (result.count, result.more) == (1000, True)
+    assert looked.looks == 6
+    everything = Range(*ALL, limit=1000, sort_order=order, sort_target=target)
+    assert not store.range(everything).more

@@ -33,6 +33,11 @@ def interval(key: bytes, range_end: bytes) -> Interval:
     return Interval(key, None if range_end == b"\0" else range_end)
 
 
+Part = slice
+"""Of a sequence; a name of its own, since Keyspace has a method of that one."""
+ALL = Part(None)
+
+
 class Keyspace:
     """Records by key. A dict answers the single key, the sorted list beside it every interval."""
 
@@ -67,14 +72,13 @@ class Keyspace:
         first, last = self._bounds(interval(key, range_end))
         return last - first
 
-    def slice(self, key: bytes, range_end: bytes, limit: int = 0) -> list[Record]:
-        """The records of the interval in key order, at most `limit` of them if it is not 0."""
+    def slice(self, key: bytes, range_end: bytes, part: Part = ALL) -> list[Record]:
+        """The records of the interval, or that part of them, in key order."""
         if not range_end:
             record = self._records.get(key)
             return [] if record is None else [record]
-        first, last = self._bounds(interval(key, range_end))
-        keys = self._keys.islice(first, min(last, first + limit) if limit > 0 else last)
-        return list(map(self._records.__getitem__, keys))
+        places = range(*self._bounds(interval(key, range_end)))[part]
+        return list(map(self._records.__getitem__, self._keys.islice(places.start, places.stop)))
 
     def remove(self, key: bytes, range_end: bytes) -> list[Record]:
         """Take the interval's records out; they are returned in key order."""
@@ -96,22 +100,26 @@ class Keyspace:
         count = self.count(request.key, request.range_end)
         if request.count_only:
             return RangeResult(revision, (), count)
-        records = self.slice(request.key, request.range_end, fetch_limit(request))
+        records = self.slice(request.key, request.range_end, enough_for(request))
         return select_answer(records, count, request, revision)
 
 
 # --- the pipeline of a range: fetch, filter, sort, cut, strip ----------------------------------------
 
 
-def fetch_limit(request: Range) -> int:
-    """How many records, in key order, are enough to answer; 0 = all of them.
+def enough_for(request: Range) -> Part:
+    """Which of the records, in key order, are enough to answer.
 
-    One more than the limit tells `more`. Filters and an explicit order need everything. A sort target without
-    an order does not, in etcd: there the limit cuts in key order, and what is left is sorted.
+    One more than the limit tells `more`. Filters need everything, and so does the order of anything but keys.
+    A sort target without an order does not, in etcd: there the limit cuts in key order, and what is left is
+    sorted.
     """
-    if request.limit <= 0 or request.sort_order is not SortOrder.NONE or _filters(request):
-        return 0
-    return request.limit + 1
+    ordered = request.sort_order is not SortOrder.NONE and request.sort_target is not SortTarget.KEY
+    if request.limit <= 0 or ordered or _filters(request):
+        return ALL
+    if request.sort_order is SortOrder.DESCEND:
+        return Part(-request.limit - 1, None)
+    return Part(request.limit + 1)
 
 
 def select_answer(records: Sequence[Record], count: int, request: Range, revision: int) -> RangeResult:

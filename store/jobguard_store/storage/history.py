@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, FromClause, Table, and_, func, select, tuple_
 
 from jobguard_store.errors import Compacted
-from jobguard_store.machine.keyspace import Interval, fetch_limit, interval, select_answer
+from jobguard_store.machine.keyspace import Interval, enough_for, interval, select_answer
 from jobguard_store.machine.results import ChangeEvent, HistoricRange, RangeResult, Record
 from jobguard_store.storage.state import version, version_of
 from jobguard_store.storage.tables import history, meta, versions
@@ -39,8 +39,8 @@ def range_at(reading: Reading, asked: HistoricRange, tail: Sequence[ChangeEvent]
     newest = {record.key: record for record in _versions_at(reading, span, asked.at)}
     newest.update(versions_in(tail, span, asked.at))
     records = [newest[key] for key in sorted(newest) if newest[key].version]
-    enough = fetch_limit(asked.request) or None
-    return select_answer(records[:enough], len(records), asked.request, asked.revision)
+    enough = records[enough_for(asked.request)]
+    return select_answer(enough, len(records), asked.request, asked.revision)
 
 
 def versions_in(tail: Sequence[ChangeEvent], span: Interval, revision: int) -> dict[bytes, Record]:
