@@ -1,6 +1,6 @@
-"""Programs to compare with that only Debian packages: fetched and unpacked below the venv, never installed.
+"""Programs that Debian packages, to compare with or to look on: unpacked below the venv, never installed.
 
-Place in the house   make's set-up, tests/stores.py -> debian -> apt-get, dpkg-deb
+Place in the house   make's set-up, tests/stores.py, processes/test_fsync -> debian -> apt-get, dpkg-deb
 Gives                a program's path; it is fetched once
 Never                needs root, starts a service, or changes what apt knows: the package lists are its own
 """
@@ -11,6 +11,8 @@ import tempfile
 from pathlib import Path
 
 ETCD_3_4 = ("etcd-server", "usr/bin/etcd")
+STRACE = ("strace", "usr/bin/strace")
+LIBUNWIND = ("libunwind8", "usr/lib")  # which strace is linked to
 
 
 def program(package: str, path: str) -> Path:
@@ -46,4 +48,5 @@ def _run(*command: str, cwd: str) -> None:
 
 
 if __name__ == "__main__":
-    program(*ETCD_3_4)
+    for each in (ETCD_3_4, STRACE, LIBUNWIND):
+        program(*each)
