@@ -6,12 +6,14 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from jobguard_store.api import server
 from tests.api.conftest import Inside
-from tests.gateway import PATIENCE_S, Gateway
+from tests.gateway import PATIENCE_S, Gateway, Stream
 from tests.messages import KEEPALIVE, PUT, RANGE, WATCH, put, range_
 from tests.stores import eventually
 
@@ -133,3 +135,72 @@ def test_clients_do_not_take_the_files_that_the_node_needs(
         with pytest.raises(OSError):
             third.put("k")
         gateway.put("k")
+
+
+HALVES = {
+    "nothing": b"",
+    "half a head": b"POST /v3/kv/put HTT",
+    "half a body": request(PUT, put("half", "x" * 100))[:-50],
+    "half a body, chunked": b'POST /v3/kv/put HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"key',
+    "half a body, to be told to go on": b"POST /v3/kv/put HTTP/1.1\r\nExpect: 100-continue\r\n"
+    b"Content-Length: 9\r\n\r\n",
+    "half a lock": request("/v3/lock/lock", {"name": "bmFtZQ=="})[:-5],
+}
+
+
+@pytest.mark.parametrize("what", HALVES)
+@pytest.mark.parametrize("after", [b"", request(PUT, put("k", "v"))], ids=["at first", "after another"])
+def test_half_a_request_is_not_waited_for(gateway: Gateway, inside: Inside, what: str, after: bytes) -> None:
+    with connected(inside) as (link, lane):
+        if after:
+            link.sendall(after)
+            answer = link.recv(65_536)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+        link.sendall(HALVES[what])
+        eventually(lambda: not HALVES[what] or inside.see(lambda: lane._late is False and lane._coming))
+        inside.see(lane.hurry)
+        assert not inside.see(lane.transport.is_closing), "it has just begun"
+        gateway.put("others", "are served")
+        inside.see(lane.hurry)
+        if after and not HALVES[what]:
+            assert not inside.see(lane.transport.is_closing), "idle, which is not half"
+            return
+        told = b""
+        while received := link.recv(65_536):
+            told += received
+        if b"100 Continue" in told:
+            told = told.partition(b"\r\n\r\n")[2]
+        assert told.startswith(b"HTTP/1.1 408 " if HALVES[what] else b"")
+
+
+def test_what_goes_on_while_it_is_answered_may_take_its_time(gateway: Gateway, inside: Inside) -> None:
+    with begun_streams(inside) as streams:
+        for lane in lanes(inside):
+            for _ in range(3):
+                inside.see(lane.hurry)
+        for stream, more in streams:
+            stream.send(more)
+            assert stream.result()
+
+
+@contextmanager
+def begun_streams(inside: Inside) -> Iterator[list[tuple[Stream, Any]]]:
+    """Of each kind one whose request has begun, and what is to come of it."""
+    with (
+        Gateway(inside.url) as gateway,
+        gateway.stream(WATCH, b'{"create_', more=True) as watch,
+        gateway.stream(KEEPALIVE, b'{"ID', more=True) as keepalive,
+    ):
+        eventually(lambda: inside.see(lambda: len(inside.server._api._streams)) == 2, what="both")
+        yield [(watch, b'request":{"key":"aw=="}}'), (keepalive, b'":"7"}')]
+
+
+def test_it_is_looked_for_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "HURRY_S", 0.05)
+    inside = Inside(tmp_path)
+    try:
+        with connected(inside) as (link, _):
+            link.sendall(HALVES["half a body"])
+            assert link.recv(65_536).startswith(b"HTTP/1.1 408 ")
+    finally:
+        inside.stop()

@@ -35,6 +35,7 @@ FAILURE = b"Internal Server Error"
 HEAD_BYTES_MAX = 64 << 10
 NO_REQUEST = b"Invalid HTTP request received."
 HEAD_TOO_LARGE = b"Request Header Fields Too Large"
+TOO_SLOW = b"Request Timeout"
 
 
 class _Unheard:
@@ -144,10 +145,14 @@ class Lane(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._plain: frozenset[bytes] = cast(Any, self.app).plain
+        self._open_ended: frozenset[bytes] = cast(Any, self.app).open_ended
         self._connections_max: int = cast(Any, self.app).connections_max
         self._common: tuple[object, bytes] = (None, b"")
         self._special = False
+        self._asked_anything = False
         self._head_bytes = 0  # that led to nothing yet
+        self._coming = True  # a request, or at the beginning the first of it
+        self._late = False  # .. since before the last look
         self._running: Any = None  # the request being answered; uvicorn's `cycle` is the one that came last
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -218,6 +223,18 @@ class Lane(HttpToolsProtocol):
             self.transport.write(self.head({"status": code, "headers": headers}, False) + reason)
         self.transport.close()
 
+    def hurry(self) -> None:
+        """Called now and then: what was coming the last time, and still is, comes too slowly."""
+        if not self._coming or not self._awaits_only_this_request or self.transport.is_closing():
+            return
+        if not self._late:
+            self._late = True
+        elif self._asked_anything:
+            log.warning("closing a connection whose request does not come to its end")
+            self._dismiss(408, TOO_SLOW)
+        else:
+            self.transport.close()
+
     @property
     def _awaits_only_this_request(self) -> bool:
         running = self._running
@@ -231,7 +248,8 @@ class Lane(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self.url = b""
         self.headers = []
-        self._special = False
+        self._special = self._late = False
+        self._coming = self._asked_anything = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
@@ -246,6 +264,7 @@ class Lane(HttpToolsProtocol):
         if self._is_plain():
             self.cycle = cast(Any, PlainCall(self, keep_alive=self.parser.should_keep_alive()))
             return
+        self._coming = self.url not in self._open_ended
         url, headers = self.url, self.headers
         super().on_message_begin()
         self.url = url
@@ -279,6 +298,7 @@ class Lane(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if self._special and self.parser.should_upgrade():
             return
+        self._coming = False
         call = cast(Any, self.cycle)
         if not isinstance(call, PlainCall):
             super().on_message_complete()

@@ -52,6 +52,7 @@ STOP_GRACE_S = 2
 BACKLOG = 4096
 # Of the files this process may have open: for its database, its peers, and whoever comes meanwhile.
 FILES_RESERVED = 64
+HURRY_S = 15.0  # a request has between one and two of these to arrive
 LEADER_MISSED_MAX = 3  # election timeouts without a leader, before a stream that wants one is ended
 
 _API = ("/v3", "/v3beta")
@@ -100,6 +101,8 @@ _STREAMING: dict[str, Streaming] = {
 }
 UNARY = {prefix + path: call for prefix in _API for path, call in _UNARY.items()}
 STREAMING = {prefix + path: call for prefix in _API for path, call in _STREAMING.items()}
+# Whose requests go on while they are answered: nobody can say that they take too long.
+OPEN_ENDED = [prefix + path for prefix in _API for path in ("/watch", "/lease/keepalive")]
 # Here etcd looks at a token, also while authentication is off.
 _LOOKS_AT_TOKEN = frozenset(
     prefix + path
@@ -135,6 +138,7 @@ class Api:
 
     # Calls whose answer waits for nothing but their body. A keepalive is a stream, but that of one request.
     plain = frozenset(path.encode() for path in (*UNARY, *(f"{prefix}/lease/keepalive" for prefix in _API)))
+    open_ended = frozenset(path.encode() for path in OPEN_ENDED)
 
     def __init__(self, node: "Node", election_s: float) -> None:
         self.connections_max = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - FILES_RESERVED
@@ -337,12 +341,22 @@ class Server:
         self._api = api
         self._server = server
         self._running = running
+        self._hurrying = asyncio.create_task(_hurry(server))
 
     async def stop(self) -> None:
         """Accept nothing more, end the streams, give calls under way a moment. Idempotent."""
+        self._hurrying.cancel()
         await self._api.end_streams()
         self._server.should_exit = True
         await self._running
+
+
+async def _hurry(server: uvicorn.Server) -> None:
+    while True:
+        await asyncio.sleep(HURRY_S)
+        for lane in tuple(server.server_state.connections):
+            assert isinstance(lane, Lane)
+            lane.hurry()
 
 
 def bind(config: NodeConfig) -> list[socket.socket]:
