@@ -79,9 +79,7 @@ async def _send_backup(node: "Node", exchange: Exchange) -> None:
     """To a client that takes it: one that hangs would keep the next from theirs, and the file on the disk."""
     async with contextlib.aclosing(node.backup()) as parts:
         async for part in parts:
-            remaining = int64(part.remaining)
-            at = header(node, node.header().revision)
-            response = wire.SnapshotResponse(header=at, remaining_bytes=remaining, blob=part.data)
+            response = wire.SnapshotResponse(remaining_bytes=int64(part.remaining), blob=part.data)
             try:
                 async with asyncio.timeout(PART_TAKEN_S):
                     await exchange.line(wire.stream_line(response))
