@@ -15,7 +15,19 @@ from datetime import datetime
 import msgspec
 
 from jobguard.ops import compare_absent, compare_mod, delete_op, delete_prefix_op, get_op, put_op
-from jobguard.records import Attempt, Cursor, Done, Keys, Occurrence, Open, Schedule, decode, encode
+from jobguard.records import (
+    Attempt,
+    Audit,
+    Cursor,
+    Deploy,
+    Done,
+    Keys,
+    Occurrence,
+    Open,
+    Schedule,
+    decode,
+    encode,
+)
 from jobguard.steps import (
     Deposed,
     Fence,
@@ -32,30 +44,73 @@ from jobguard.steps import (
 from jobguard.wire import Compare, RequestOp, TxnResponse
 
 
+def register(
+    keys: Keys, fence: Fence, deploy: Deploy, deploy_mod: int
+) -> Transaction[Written | Deposed | Moved[Deploy]]:
+    """Say whose schedule is in force from now on; before any of it is installed."""
+
+    def read(answer: TxnResponse) -> Written | Deposed | Moved[Deploy]:
+        if answer.succeeded:
+            return Written(answer.revision)
+        leader, now = first(answer, 0), see(first(answer, 1), Deploy)
+        if leader is None or leader.create_revision != fence.create_revision:
+            return Deposed()
+        return (
+            Written(now.mod_revision) if now and now.record == deploy else Moved(now.record if now else None)
+        )
+
+    return Transaction(
+        compare=(fence.holds(), compare_mod(keys.deploy(), deploy_mod)),
+        success=(put_op(keys.deploy(), encode(deploy)),),
+        failure=(get_op(fence.key), get_op(keys.deploy())),
+        read=read,
+    )
+
+
 def install(
-    keys: Keys, fence: Fence, schedule: Schedule, schedule_mod: int, cursor: Cursor, cursor_mod: int
+    keys: Keys,
+    fence: Fence,
+    schedule: Schedule,
+    schedule_mod: int,
+    cursor: Cursor,
+    cursor_mod: int,
+    *,
+    deploy_mod: int,
+    audit: Audit,
+    nonce: str,
 ) -> Transaction[Written | Deposed | Moved[Cursor]]:
-    """Put a definition in force from `cursor` on: a changed schedule owes nothing for the time before."""
+    """Put a definition in force from `cursor` on: a changed schedule owes nothing for the time before.
+
+    The deploy is compared, so what an operator rolled back is not installed a moment later.
+    """
     return Transaction(
         compare=(
             fence.holds(),
             compare_mod(keys.schedule(schedule.job), schedule_mod),
             compare_mod(keys.cursor(schedule.job), cursor_mod),
+            compare_mod(keys.deploy(), deploy_mod),
         ),
         success=(
             put_op(keys.schedule(schedule.job), encode(schedule)),
             put_op(keys.cursor(schedule.job), encode(cursor)),
+            put_op(keys.audit(audit.at, nonce), encode(audit)),
         ),
         failure=(get_op(fence.key), get_op(keys.cursor(schedule.job))),
         read=lambda answer: _read_cursor(answer, fence, cursor.nonce),
     )
 
 
-def withdraw(keys: Keys, fence: Fence, job: str, schedule_mod: int) -> Transaction[bool]:
+def withdraw(
+    keys: Keys, fence: Fence, job: str, schedule_mod: int, *, deploy_mod: int, audit: Audit, nonce: str
+) -> Transaction[bool]:
     """Take a definition out of force. Its cursor stays: the job may come back."""
     return Transaction(
-        compare=(fence.holds(), compare_mod(keys.schedule(job), schedule_mod)),
-        success=(delete_op(keys.schedule(job)),),
+        compare=(
+            fence.holds(),
+            compare_mod(keys.schedule(job), schedule_mod),
+            compare_mod(keys.deploy(), deploy_mod),
+        ),
+        success=(delete_op(keys.schedule(job)), put_op(keys.audit(audit.at, nonce), encode(audit))),
         failure=(),
         read=lambda answer: answer.succeeded,
     )
@@ -69,19 +124,22 @@ def plan(
     opens: Sequence[Open],
     dones: Sequence[Done],
     *,
+    schedule_mod: int = 0,
     control_mod: int = 0,
 ) -> Transaction[Written | Deposed | Moved[Cursor]]:
     """Write the occurrences up to `cursor`, each as open or, if it is not to start, as done at once.
 
     The cursor is compared and advanced with them, so no nominal time is ever planned twice, even by two
-    beats that both believe to lead, or after the history is gone. The operator's control is compared too
-    (0: there is none), so nothing is planned past a pause. At most 100 occurrences in one step.
+    beats that both believe to lead, or after the history is gone. The definition and the operator's control
+    are compared too (0: there is none), so nothing is planned past a change or a pause that the leader has
+    not read yet. At most 100 occurrences in one step.
     """
     job = opens[0].job if opens else dones[0].job
     return Transaction(
         compare=(
             fence.holds(),
             compare_mod(keys.cursor(job), cursor_mod),
+            compare_mod(keys.schedule(job), schedule_mod),
             compare_mod(keys.control(job), control_mod),
         ),
         success=(

@@ -99,6 +99,15 @@ class Policy:
     zone: ZoneInfo | None = _policy(None, _zone)  # noqa: RUF009 - a field like the others
     dst: str = _policy("once", _one_of("skip", "once", "both"))
 
+    def planned(self, reruns: int) -> dict[str, Any]:
+        """What of it the planner needs, as the store keeps it; `reruns` is what became of `on_lost`."""
+        return {
+            "on_lost": {"rerun": reruns} if reruns else "fail",
+            "overlap": self.overlap,
+            "catch_up": {0: "none", 1: "last"}.get(self.catch_up, {"all": self.catch_up}),
+            "start_deadline": self.start_deadline,
+        }
+
 
 def policies(jobs: Mapping[str, Mapping[str, Any]], names: Collection[str]) -> dict[str, Policy]:
     """The policy of every beat entry in `names`. Raises ConfigurationError."""
@@ -114,17 +123,27 @@ def policy_of(jobs: Mapping[str, Mapping[str, Any]], name: str, common: Policy |
     """The policy of one job alone, for a worker that knows no beat entries."""
     if common is None:
         common = Policy() if name == DEFAULTS else policy_of(jobs, DEFAULTS)
+    return chosen(jobs.get(name, {}), common, f"jobguard_jobs[{name!r}]")
+
+
+def chosen(said: Mapping[str, Any], common: Policy, where: str) -> Policy:
+    """`common`, with what was `said` in its place. Raises ConfigurationError."""
     known = {each.name: each for each in fields(Policy)}
-    chosen = {}
-    for key, value in jobs.get(name, {}).items():
-        where = f"jobguard_jobs[{name!r}][{key!r}]"
+    read = {}
+    for key, value in said.items():
         if key not in known:
-            raise ConfigurationError(f"{where}: no such policy; {_suggest(str(key), list(known))}")
+            raise ConfigurationError(f"{where}[{key!r}]: no such policy; {_suggest(str(key), list(known))}")
         try:
-            chosen[key] = known[key].metadata["read"](value)
+            read[key] = known[key].metadata["read"](value)
         except (ValueError, TypeError) as error:
-            raise ConfigurationError(f"{where} = {value!r} cannot be used: {error}") from None
-    return replace(common, **chosen)
+            raise ConfigurationError(f"{where}[{key!r}] = {value!r} cannot be used: {error}") from None
+    return replace(common, **read)
+
+
+def of_plan(planned: Mapping[str, Any]) -> Policy:
+    """The policy that `Policy.planned` came from. Raises ConfigurationError for one of later code."""
+    said = {key: value for key, value in planned.items() if value is not None}
+    return chosen(said, Policy(), "the policy in the store")
 
 
 def _suggest(word: str, known: Collection[str]) -> str:

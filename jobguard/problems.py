@@ -17,6 +17,7 @@ from jobguard.errors import (
 )
 from jobguard.observe import BadCursor, NotFound
 from jobguard.operate import HolderChanged
+from jobguard.registry import ScheduleChanged, ScheduleExists
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,11 @@ KINDS: tuple[tuple[type[JobguardError], Kind], ...] = (
         HolderChanged,
         Kind("holder-changed", 412, "The holder has changed", 4, "Look at the new holder first."),
     ),
+    (
+        ScheduleChanged,
+        Kind("schedule-changed", 412, "The schedule has changed", 4, "Look at what it is now first."),
+    ),
+    (ScheduleExists, Kind("schedule-exists", 409, "The name is taken", 4)),
     (BadCursor, Kind("bad-cursor", 400, "Bad cursor", 2)),
     (ConfigurationError, Kind("bad-request", 400, "Bad request", 2)),
     (NotAcquired, Kind("timed-out", 409, "Not acquired in time", 8)),
@@ -70,8 +76,8 @@ def kind_of(error: JobguardError) -> Kind:
 
 
 def details(error: JobguardError) -> dict[str, object]:
-    """What else a program needs to go on: who holds the lock instead."""
-    return {"current": error.now} if isinstance(error, HolderChanged) else {}
+    """What else a program needs to go on: who holds the lock instead, how the schedule is now."""
+    return {"current": error.now} if isinstance(error, HolderChanged | ScheduleChanged) else {}
 
 
 def body(kind: Kind, detail: str, more: Mapping[str, object]) -> dict[str, object]:

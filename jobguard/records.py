@@ -79,6 +79,9 @@ class Keys:
     def control(self, job: str) -> bytes:
         return self.key("controls", job)
 
+    def deploy(self) -> bytes:
+        return self.key("deploy")
+
     def cursor(self, job: str) -> bytes:
         return self.key("cursors", job)
 
@@ -137,6 +140,9 @@ class Keys:
 
 # --- records ------------------------------------------------------------------------------------
 
+CODE, RUN_TIME = "code", "run time"
+"""Where a schedule comes from."""
+
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="v", tag=1):
     """A value under one of our keys: JSON that begins with "v":1."""
@@ -163,10 +169,44 @@ class Schedule(Record, frozen=True, kw_only=True):
     task: str
     text: str  # for people: "30 2 * * * Europe/Berlin", "every 5 s"
     fingerprint: str  # equal fingerprints give equal nominal times
-    version: int = 0  # of the code that installed it; an older one never overwrites a newer
+    version: int = 0  # of the code that installed it
     zone: str = "UTC"
-    since: datetime
+    since: datetime  # nothing is owed for the time before
     policy: dict[str, Any] = {}
+    source: str = CODE
+    by: str = ""  # who made or changed it last: an operator; of the code's, the beat's host
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    portable: bool = False  # whether these three are all that a message of it needs
+
+    @property
+    def made(self) -> bool:
+        """Whether it was made at run time, so that no deploy changes or removes it."""
+        return self.source == RUN_TIME
+
+    def says_the_same(self, other: "Schedule") -> bool:
+        """Whether only who installed it differs."""
+        return msgspec.structs.replace(self, version=other.version, by=other.by) == other
+
+
+class Deploy(Record, frozen=True, kw_only=True):
+    """deploy: whose schedule is in force, of all the beats that ever led."""
+
+    version: int = 0
+    registered: datetime  # when the beat that brought it started; decides where no version does
+    by: str = ""
+    over: int = 0  # an operator rolled back from this version: it stays out, and what is between
+
+    def is_of(self, version: int, registered: datetime) -> bool:
+        """Equal versions are equal code."""
+        return version == self.version and (version > 0 or registered == self.registered)
+
+    def gives_way_to(self, version: int, registered: datetime) -> bool:
+        """Whether other code, of that version and started then, may install its schedule."""
+        if version == self.version:
+            return registered > self.registered
+        return version > max(self.version, self.over)
 
 
 class Control(Record, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import islice
 from zoneinfo import ZoneInfo
 
-from cronsim import CronSim
+from cronsim import CronSim, CronSimError
 
 _ANCHOR = datetime(1970, 1, 1, tzinfo=UTC)  # fixed, so every beat counts the same intervals
 _MICROSECOND = timedelta(microseconds=1)
@@ -138,18 +138,71 @@ class Cron:
         found.day_and = True
         return found
 
-    def _expression(self) -> str:
-        fields = (
-            (self.minutes, range(60)),
-            (self.hours, range(24)),
-            (self.days, range(1, 32)),
-            (self.months, range(1, 13)),
-            (self.weekdays, range(7)),
+    @property
+    def fields(self) -> tuple[str, str, str, str, str]:
+        """Minute, hour, day of month, month, day of week."""
+        return (
+            _field(self.minutes, range(60)),
+            _field(self.hours, range(24)),
+            _field(self.days, range(1, 32)),
+            _field(self.months, range(1, 13)),
+            _field(self.weekdays, range(7)),
         )
-        return " ".join(_field(values, whole) for values, whole in fields)
+
+    def _expression(self) -> str:
+        return " ".join(self.fields)
 
 
-Times = Every | Cron
+@dataclass(frozen=True, slots=True)
+class At:
+    """Once."""
+
+    moment: datetime
+
+    @property
+    def text(self) -> str:
+        return f"once, {self.moment.astimezone(UTC).isoformat().replace('+00:00', 'Z')}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal fingerprints give equal nominal times; `times_of` reads it."""
+        return f"at {(self.moment - _ANCHOR) // _MICROSECOND} us"
+
+    def after(self, moment: datetime) -> Iterator[datetime]:
+        if self.moment > moment:
+            yield self.moment.astimezone(UTC)
+
+
+Times = Every | Cron | At
+
+
+def cron(fields: str, zone: str = "UTC", dst: str = "once") -> Cron:
+    """The times of five cron fields. Raises ValueError.
+
+    As in Celery's crontab, and other than in most, day of month and day of week must both match.
+    """
+    spelled = fields.split()
+    if len(spelled) != 5:
+        raise ValueError(f"five fields are needed, as in 30 2 * * *, and {fields!r} has {len(spelled)}")
+    try:
+        read = CronSim(" ".join(spelled), _ANCHOR)
+    except CronSimError as error:
+        raise ValueError(f"{fields!r} names no times: {error}") from None
+    minutes, hours, days = read.minutes, read.hours, read.days
+    weekdays = {each % 7 for each in read.weekdays if isinstance(each, int)}
+    if min(days) < 1 or any(not isinstance(each, int) for each in read.weekdays):
+        raise ValueError(f"{fields!r}: L and # are not known here")
+    return Cron(
+        minutes=frozenset(minutes),
+        hours=frozenset(hours),
+        days=frozenset(days),
+        months=frozenset(read.months),
+        weekdays=frozenset(weekdays),
+        zone=_zone(zone),
+        dst=dst,
+        wildcard=spelled[0][0] == "*" or spelled[1][0] == "*" or len(minutes) == 60 or len(hours) == 24,
+        spelled=" ".join(spelled),
+    )
 
 
 def times_of(fingerprint: str) -> Times:
@@ -157,6 +210,8 @@ def times_of(fingerprint: str) -> Times:
     match fingerprint.split():
         case ["every", count, "us"]:
             return Every(int(count) * _MICROSECOND)
+        case ["at", count, "us"]:
+            return At(_ANCHOR + int(count) * _MICROSECOND)
         case ["cron", minutes, hours, days, months, weekdays, zone, dst]:
             return Cron(
                 minutes=_values(minutes, range(60)),

@@ -1,6 +1,9 @@
-"""A planned job by hand: pause it, resume it, start it now. Each in one transaction with its audit entry.
+"""Schedules by hand: made, changed, removed, paused, resumed, started now. Each with its audit entry.
 
-Place in the house   the CLI and users' own code  ->  schedules  ->  operate, records, client
+    from jobguard import schedules
+    schedules.add(client, "digest", schedules.Definition(task="app.digest", cron="30 2 * * *"), actor=actor)
+
+Place in the house   the CLI and users' own code  ->  schedules  ->  registry, operate, records, client
 Takes                a job, who acts and why
 Gives                what was done; the leading beat finds it in the store
 Never                moves a cursor: what an operator starts is an occurrence of its own
@@ -15,18 +18,36 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from jobguard.definition import Definition
 from jobguard.errors import ConfigurationError
 from jobguard.observe import NotFound
+from jobguard.observe import schedules as list
 from jobguard.observe.reading import read
 from jobguard.operate import PATIENCE_S, Actor, found
 from jobguard.ops import compare_absent, compare_mod, compare_present, get_op, put_op
 from jobguard.records import Control, Keys, Occurrence, Open, Schedule, encode
+from jobguard.registry import ScheduleChanged, ScheduleExists, add, change, get, remove
 from jobguard.schedule import DAY
 from jobguard.steps import see
 from jobguard.wire import RangeRequest
 
 if TYPE_CHECKING:
     from jobguard.client import Client
+
+__all__ = [
+    "Actor",
+    "Definition",
+    "ScheduleChanged",
+    "ScheduleExists",
+    "add",
+    "change",
+    "get",
+    "list",
+    "pause",
+    "remove",
+    "resume",
+    "trigger",
+]
 
 
 def pause(client: "Client", job: str, *, actor: Actor, until: datetime | None = None) -> Control:

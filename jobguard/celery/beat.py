@@ -13,6 +13,8 @@ producer)`, then `apply_async`, where our header and the task id are added last.
 """
 
 import copy
+import os
+import socket
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +23,8 @@ from typing import Any
 import celery.beat
 from celery.utils.log import get_logger
 
-from jobguard.celery.entries import Job, jobs
+from jobguard.celery.changes import Changes
+from jobguard.celery.entries import Job, jobs, stored_entry
 from jobguard.celery.leader import Leader, LeadLost, Sent, Stale
 from jobguard.celery.leadership import Leadership
 from jobguard.celery.upkeep import Upkeep
@@ -45,8 +48,13 @@ class _Term:
 
     leader: Leader
     upkeep: Upkeep
+    changes: Changes | None = None
     begun: bool = False
     upkeep_at: float = 0.0
+
+    def end(self) -> None:
+        if self.changes is not None:
+            self.changes.close()
 
 
 @dataclass
@@ -84,6 +92,7 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
     def _understand_entries(self) -> None:
         self.old_schedulers = copy.copy(self.schedule)
         self._jobs = jobs(self.app, self.schedule, self._settings)
+        self._registered = _now()
 
     @property
     def info(self) -> str:
@@ -125,7 +134,7 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
         except LeadLost:
             logger.warning("jobguard: this beat does not lead any more")
             self._campaign().deposed()
-            self._term = None
+            self._end_term()
         except Stale as error:
             logger.warning("jobguard: somebody else wrote %s; reading the store again", error)
             term.begun = False
@@ -139,13 +148,28 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
         if fence is None:
             if self._term is not None:
                 logger.warning("jobguard: this beat does not lead any more")
-            self._term = None
+            self._end_term()
         elif self._term is None or self._term.leader.fence != fence:
+            self._end_term()
             client = self._store()
-            version = self._settings.schedule_version
-            leader = Leader(client, self._keys, fence, self._jobs, self._publish, _now, version)
+            leader = Leader(
+                client,
+                self._keys,
+                fence,
+                self._jobs,
+                self._publish,
+                _now,
+                version=self._settings.schedule_version,
+                registered=self._registered,
+                host=f"{socket.gethostname()} pid {os.getpid()}",
+            )
             self._term = _Term(leader, Upkeep(leader, Fleet(self.app, client, self._keys)))
         return self._term
+
+    def _end_term(self) -> None:
+        if self._term is not None:
+            self._term.end()
+        self._term = None
 
     def _take_over_changes(self) -> None:
         """Entries were added or changed while we run: all of them, or none if one cannot be planned."""
@@ -154,13 +178,12 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
         except ConfigurationError as error:
             logger.error("jobguard: the schedule was changed, and the one before stays in force: %s", error)
         else:
-            self._term = None
+            self._end_term()
 
     def _lead(self, term: _Term) -> float:
+        self._hear_of_changes(term)
         if not term.begun:
-            term.leader.begin()
-            term.begun = True
-            logger.info("jobguard: this beat leads and plans %d jobs", len(self._jobs))
+            self._begin(term)
         upcoming = term.leader.plan_due()
         if time.monotonic() >= term.upkeep_at:
             term.upkeep.round()
@@ -170,6 +193,26 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
         if upcoming is not None:
             pause = min(pause, (upcoming - _now()).total_seconds())
         return max(pause, 0.0)
+
+    def _begin(self, term: _Term) -> None:
+        term.end()
+        term.leader.begin()
+        term.changes = Changes(self._store())
+        watched = {self._keys.prefix("schedules"): True, self._keys.deploy(): False}
+        term.changes.start(watched, term.leader.revision)
+        term.begun = True
+        logger.info("jobguard: this beat leads and plans %d jobs", len(term.leader.jobs))
+
+    def _hear_of_changes(self, term: _Term) -> None:
+        """Made at run time, or rolled back: by the time the next occurrence is due, and within a second."""
+        if not term.begun or term.changes is None:
+            return
+        new = [kv for kv in term.changes.take() if not term.leader.knows(kv)]
+        if term.changes.missed_some() or any(kv.key == self._keys.deploy() for kv in new):
+            term.begun = False
+            return
+        for name in dict.fromkeys(self._keys.parts(kv.key)[1] for kv in new):
+            term.leader.look_again(name)
 
     def _campaign(self) -> Leadership:
         if self._leadership is None:
@@ -192,9 +235,9 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
 
     # --- publishing ---
 
-    def _publish(self, record: Open) -> Sent:
+    def _publish(self, record: Open, job: Job) -> Sent:
         """One message for (n, r), the way stock beat sends it."""
-        entry = self.schedule[record.job]
+        entry = self._entry(job)
         try:
             producer = self.producer
         except Exception as error:  # noqa: BLE001 - each transport has errors of its own
@@ -210,9 +253,14 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
             sent = self._dispatch.sent
         finally:
             self._dispatch = None
-        if sent:
+        if sent and job.stored is None:
             self.reserve(entry)
         return Sent.YES if sent else Sent.MAYBE
+
+    def _entry(self, job: Job) -> Any:
+        if job.stored is None:
+            return self.schedule[job.name]
+        return self.Entry(**stored_entry(job.stored), app=self.app)
 
     def apply_async(self, entry: Any, producer: Any = None, advance: bool = True, **kwargs: Any) -> Any:
         """Celery's, with our header and task id on top of what hooks have put into the entry's options."""

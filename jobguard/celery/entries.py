@@ -7,40 +7,47 @@ Never                schedules by Celery's own is_due, or lets an entry pass tha
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
+import msgspec
 from celery import Celery
 from celery import schedules as celery_schedules
 
 from jobguard.errors import ConfigurationError
-from jobguard.policy import Policy, policies
+from jobguard.policy import Policy, of_plan, policies
 from jobguard.records import Done, Occurrence, Open, Schedule, Verdict
-from jobguard.schedule import DAY, GRACE, Cron, Every, Missed, Times, start_deadline
+from jobguard.schedule import DAY, GRACE, At, Cron, Every, Missed, Times, start_deadline, times_of
 from jobguard.settings import Settings
 
 _PLANNABLE = "use a crontab or an interval, or leave it to a beat of its own"
 
 
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """What a message says, where plain JSON says all of it: any beat can send it then."""
+
+    args: list[Any] = field(default_factory=list)
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Job:
-    """A beat entry, understood."""
+    """A beat entry, understood; or what the store holds of another's (`stored`)."""
 
     name: str
     task: str
     times: Times
     policy: Policy
     reruns: int
+    plain: Plain | None = None
+    stored: Schedule | None = None
 
-    def definition(self, since: datetime, version: int) -> Schedule:
+    def definition(self, since: datetime, version: int, by: str = "") -> Schedule:
         """What the store shows of it; `since` when these nominal times came into force."""
-        policy = {
-            "on_lost": {"rerun": self.reruns} if self.reruns else "fail",
-            "overlap": self.policy.overlap,
-            "catch_up": {0: "none", 1: "last"}.get(self.policy.catch_up, {"all": self.policy.catch_up}),
-            "start_deadline": self.policy.start_deadline,
-        }
+        plain = self.plain or Plain()
         return Schedule(
             job=self.name,
             task=self.task,
@@ -49,7 +56,12 @@ class Job:
             version=version,
             zone=_zone_name(self.times.zone) if isinstance(self.times, Cron) else "UTC",
             since=since,
-            policy=policy,
+            policy=self.policy.planned(self.reruns),
+            by=by,
+            args=plain.args,
+            kwargs=plain.kwargs,
+            options=plain.options,
+            portable=self.plain is not None,
         )
 
     def opened(self, nominal: datetime, now: datetime, *, several: bool, planner: str) -> Open:
@@ -90,17 +102,6 @@ class Job:
         )
 
 
-def changed(before: Schedule, after: Schedule) -> str:
-    """What a deploy changed in a definition, for people."""
-    old, new = (
-        {"times": each.text, "task": each.task, "version": each.version, **each.policy}
-        for each in (before, after)
-    )
-    return ", ".join(
-        f"{fact} from {old.get(fact)} to {value}" for fact, value in new.items() if old.get(fact) != value
-    )
-
-
 def ended(record: Open, verdict: Verdict, reason: str, now: datetime, nonce: str) -> Done:
     """The verdict over an occurrence that nobody runs."""
     return Done(
@@ -132,9 +133,53 @@ def jobs(app: Celery, schedule: Mapping[str, Any], settings: Settings) -> dict[s
             times=_times(name, entry.schedule, chosen[name]),
             policy=chosen[name],
             reruns=_reruns(app, entry.task, chosen[name]),
+            plain=_plain(entry),
         )
         for name, entry in schedule.items()
     }
+
+
+def stored_job(record: Schedule) -> Job:
+    """A job that this beat plans and sends by the store's word alone.
+
+    Raises ValueError or ConfigurationError for what later code has written.
+    """
+    policy = of_plan(record.policy)
+    times = times_of(record.fingerprint)
+    return Job(record.job, record.task, times, policy, policy.on_lost or 0, stored=record)
+
+
+def stored_entry(record: Schedule) -> dict[str, Any]:
+    """The beat entry that a stored definition stands for. Raises ValueError."""
+    return {
+        "name": record.job,
+        "task": record.task,
+        "schedule": _celery_schedule(times_of(record.fingerprint)),
+        "args": record.args,
+        "kwargs": record.kwargs,
+        "options": record.options,
+    }
+
+
+def _celery_schedule(times: Times) -> Any:
+    """For those who look at an entry, as Sentry's hook does; when it is due we know ourselves."""
+    match times:
+        case Cron():
+            minute, hour, day, month, weekday = times.fields
+            return celery_schedules.crontab(minute, hour, weekday, day, month)
+        case Every():
+            return celery_schedules.schedule(times.period)
+        case At():
+            return celery_schedules.schedule(DAY)
+
+
+def _plain(entry: Any) -> Plain | None:
+    said = Plain(list(entry.args or ()), dict(entry.kwargs or {}), dict(entry.options or {}))
+    try:
+        back = msgspec.json.decode(msgspec.json.encode(said), type=Plain)
+    except (TypeError, ValueError, msgspec.MsgspecError):
+        return None
+    return said if back == said else None
 
 
 def occurrence_text(occurrence: Occurrence) -> str:

@@ -1,19 +1,84 @@
-"""jobguard schedules: what is planned and when; pause, resume, start now."""
+"""jobguard schedules: what is planned and when; make, change, remove; pause, resume, start now."""
 
+import functools
 import getpass
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import click
+import msgspec
 
 from jobguard import observe, operate
 from jobguard import schedules as by_hand
 from jobguard.cli.face import Face, command, draw, more, when
+from jobguard.definition import Definition
 from jobguard.preview import Fire
+
+JSON = "JSON"
+WHEN = ("cron", "every_seconds", "at")
+
+
+def made(group: click.Group, epilog: str) -> Callable[[Callable[..., None]], click.Command]:
+    """A command whose options are the parts of a Definition; it gets a function that puts them into one."""
+
+    def make(function: Callable[..., None]) -> click.Command:
+        @functools.wraps(function)
+        def run(face: Face, job: str, reason: str, **given: Any) -> None:
+            chosen = {name: value for name, value in given.items() if value is not None}
+            if sum(name in chosen for name in WHEN) > 1:
+                raise click.UsageError("choose one of --cron, --every and --at")
+
+            def define(before: Definition) -> Definition:
+                unsaid = dict.fromkeys(WHEN[1:]) | {"cron": ""} if chosen.keys() & set(WHEN) else {}
+                return msgspec.structs.replace(before, **{**unsaid, **chosen})
+
+            function(face, job, define, reason)
+
+        for option in reversed(DEFINITION):
+            run = option(run)
+        return command(group, reads=False, epilog=epilog)(run)
+
+    return make
+
+
+def _json(kind: type) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+    def read(ctx: click.Context, parameter: click.Parameter, text: str | None) -> Any:
+        try:
+            return None if text is None else msgspec.json.decode(text, type=kind)
+        except msgspec.DecodeError as error:
+            raise click.BadParameter(f"JSON is needed: {error}") from None
+
+    return read
+
+
+def _moment(ctx: click.Context, parameter: click.Parameter, text: str | None) -> datetime | None:
+    return moment(text, parameter.opts[0]) if text else None
+
+
+DEFINITION = (
+    click.argument("job"),
+    click.option("--task", help="The name of the task."),
+    click.option(
+        "--cron", help="Five fields: minute, hour, day of month, month, day of week; all must match."
+    ),
+    click.option("--every", "every_seconds", type=float, metavar="SECONDS", help="Counted from 1970 on."),
+    click.option("--at", callback=_moment, help="Once: 2026-12-01T06:00Z, or with another offset."),
+    click.option("--zone", help="Of --cron. [default: UTC]"),
+    click.option(
+        "--dst", type=click.Choice(["skip", "once", "both"]), help="Of --cron, where the clocks change."
+    ),
+    click.option("--args", callback=_json(list), metavar=JSON, help='["a", 1]'),
+    click.option("--kwargs", callback=_json(dict), metavar=JSON, help='{"name": "value"}'),
+    click.option("--options", callback=_json(dict), metavar=JSON, help='Of apply_async: {"queue": "mail"}'),
+    click.option("--policy", callback=_json(dict), metavar=JSON, help='{"overlap": "allow"}'),
+    click.option("--reason", default="", help="Why; kept in the audit log."),
+)
 
 
 @click.group()
 def schedules() -> None:
-    """What is planned; pause, resume, start now."""
+    """What is planned; make, change, remove, pause, resume, start now."""
 
 
 @command(schedules, name="list", epilog="Example: jobguard schedules list -o json")
@@ -32,6 +97,43 @@ def preview(face: Face, job: str, count: int) -> None:
     """The next times of a job, and what the clocks do to them."""
     fires = observe.upcoming_fires(face.client, job, count, stale=face.stale)
     face.give(fires, lambda: draw_fires(fires))
+
+
+@command(schedules, epilog="Example: jobguard schedules changes digest")
+@click.argument("job", required=False)
+@click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True)
+@click.option("--cursor", help="Where the list before ended.")
+def changes(face: Face, job: str | None, limit: int, cursor: str | None) -> None:
+    """What deploys and operators changed, of one job or of all; the latest first."""
+    page = observe.schedule_changes(face.client, job=job, limit=limit, cursor=cursor, stale=face.stale)
+    face.give(page, lambda: draw_changes(page))
+
+
+@made(schedules, epilog="Example: jobguard schedules add digest --task app.digest --cron '30 2 * * *'")
+def add(face: Face, job: str, definition: Callable[[Definition], Definition], reason: str) -> None:
+    """Make a schedule; the leading beat plans it within a second, and no deploy removes it."""
+    schedule = by_hand.add(face.client, job, definition(Definition(task="")), actor=actor(reason))
+    face.give(
+        schedule, lambda: click.echo(f"{job} is planned {schedule.text}, next {when(schedule.due_next)}.")
+    )
+
+
+@made(schedules, epilog="Example: jobguard schedules change digest --cron '0 3 * * *' --zone Europe/Berlin")
+def change(face: Face, job: str, definition: Callable[[Definition], Definition], reason: str) -> None:
+    """Change what is given here of a schedule that was made at run time; the rest of it stays."""
+    schedule = by_hand.change(face.client, job, definition, actor=actor(reason))
+    face.give(
+        schedule, lambda: click.echo(f"{job} is planned {schedule.text}, next {when(schedule.due_next)}.")
+    )
+
+
+@command(schedules, reads=False, epilog="Example: jobguard schedules remove digest --reason 'not read'")
+@click.argument("job")
+@click.option("--reason", default="", help="Why; kept in the audit log.")
+def remove(face: Face, job: str, reason: str) -> None:
+    """Remove a schedule that was made at run time. What is planned already still runs."""
+    removed = by_hand.remove(face.client, job, actor=actor(reason))
+    face.give(removed, lambda: click.echo(f"{job} is no longer planned."))
 
 
 @command(
@@ -71,14 +173,14 @@ def trigger(face: Face, job: str, reason: str) -> None:
     )
 
 
-def moment(text: str) -> datetime:
+def moment(text: str, option: str = "--until") -> datetime:
     """A time with its offset. One without is refused: it would mean another moment on each host."""
     try:
         found = datetime.fromisoformat(text)
     except ValueError as error:
-        raise click.UsageError(f"--until: {error}") from None
+        raise click.UsageError(f"{option}: {error}") from None
     if found.tzinfo is None:
-        raise click.UsageError(f"--until {text} needs an offset: {text}Z for UTC")
+        raise click.UsageError(f"{option} {text} needs an offset: {text}Z for UTC")
     return found.astimezone(UTC)
 
 
@@ -87,8 +189,21 @@ def actor(reason: str) -> operate.Actor:
 
 
 def draw_schedules(page: observe.Page[observe.Schedule]) -> None:
-    rows = [(each.job, when(each.due_next), each.text, each.task, pausing(each)) for each in page.items]
-    draw(("JOB", "DUE NEXT", "TIMES", "TASK", "PAUSED"), rows, "Nothing is planned.")
+    rows = [
+        (each.job, when(each.due_next), each.text, each.task, origin(each), pausing(each))
+        for each in page.items
+    ]
+    draw(("JOB", "DUE NEXT", "TIMES", "TASK", "FROM", "PAUSED"), rows, "Nothing is planned.")
+    more(page.next_cursor)
+
+
+def origin(schedule: observe.Schedule) -> str:
+    return f"{schedule.source}, {schedule.by}" if schedule.by else schedule.source
+
+
+def draw_changes(page: observe.Page[observe.Change]) -> None:
+    rows = [(when(each.at), each.job, each.action, each.by, each.reason, each.what) for each in page.items]
+    draw(("AT", "JOB", "ACTION", "BY", "WHY", "WHAT"), rows, "Nothing was changed.")
     more(page.next_cursor)
 
 

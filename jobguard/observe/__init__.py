@@ -8,6 +8,7 @@ Never                changes anything: that is operate.py
 
 from typing import TYPE_CHECKING
 
+from jobguard.observe.changes import Change, schedule_changes
 from jobguard.observe.cluster import Cluster, Member, cluster
 from jobguard.observe.configuration import ConfigEntry, config, config_value
 from jobguard.observe.holders import Held, Holder, Leader, Lock, leaders, lock, locks
@@ -15,7 +16,7 @@ from jobguard.observe.occurrences import VERDICTS, Run, Try, run, runs
 from jobguard.observe.overview import Overview, overview
 from jobguard.observe.reading import BadCursor, NotFound, Page, to_json
 from jobguard.observe.refusals import Refusal, refusals
-from jobguard.observe.schedules import Schedule, schedules, upcoming_fires
+from jobguard.observe.schedules import Schedule, job_of, schedule, schedules, upcoming_fires
 
 if TYPE_CHECKING:
     from jobguard.client import Client
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "VERDICTS",
     "BadCursor",
+    "Change",
     "Cluster",
     "ConfigEntry",
     "Held",
@@ -41,6 +43,7 @@ __all__ = [
     "config",
     "config_value",
     "confirm",
+    "job_of",
     "leaders",
     "lock",
     "locks",
@@ -48,6 +51,8 @@ __all__ = [
     "refusals",
     "run",
     "runs",
+    "schedule",
+    "schedule_changes",
     "schedules",
     "to_json",
     "upcoming_fires",

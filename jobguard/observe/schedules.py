@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jobguard.errors import ConfigurationError
-from jobguard.observe.reading import NotFound, Page, cut, read, under
+from jobguard.observe.reading import NotFound, Page, cut, opaque, read, transparent, under
 from jobguard.preview import Fire, preview
 from jobguard.records import Control, Keys, decode
 from jobguard.records import Schedule as Definition
@@ -25,10 +25,14 @@ _JUST_BEFORE = timedelta(microseconds=1)  # what is due at the end of a pause is
 class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     """A job as the leading beat plans it.
 
-    `due_next` is null where only the beat can tell, and while the job is paused without an end.
+    `due_next` is null where only the beat can tell, when nothing is to come any more, and while the job is
+    paused without an end. `source` is "code" or "run time"; `by` whoever made or changed it last.
     """
 
+    id: str
     job: str
+    source: str
+    by: str
     task: str
     text: str
     zone: str
@@ -40,6 +44,28 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     paused_by: str = ""
     paused_why: str = ""
     paused_until: datetime | None = None
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    revision: int
+
+
+def schedule(client: "Client", job: str, *, stale: bool = False) -> Schedule:
+    """Raises NotFound."""
+    keys = Keys(client.namespace)
+    asked = [RangeRequest(key=keys.schedule(job)), RangeRequest(key=keys.control(job))]
+    found, said = read(client, asked, stale=stale).ranges
+    if not found:
+        raise NotFound(f"no job {job!r} is planned")
+    return _schedule(found[0], said[0] if said else None)
+
+
+def job_of(id: str) -> str:
+    """Whose id this is. Raises NotFound for one that was not given out by us."""
+    try:
+        return transparent(id)
+    except ValueError:
+        raise NotFound("no schedule has this id") from None
 
 
 def schedules(
@@ -79,7 +105,10 @@ def _schedule(kv: KeyValue, said: KeyValue | None) -> Schedule:
     now = datetime.now(UTC)
     paused = control.pauses(now)
     return Schedule(
+        id=opaque(definition.job),
         job=definition.job,
+        source=definition.source,
+        by=definition.by,
         task=definition.task,
         text=definition.text,
         zone=definition.zone,
@@ -91,6 +120,10 @@ def _schedule(kv: KeyValue, said: KeyValue | None) -> Schedule:
         paused_by=control.by if paused else "",
         paused_why=control.why if paused else "",
         paused_until=control.until if paused else None,
+        args=definition.args,
+        kwargs=definition.kwargs,
+        options=definition.options,
+        revision=int(kv.mod_revision),
     )
 
 

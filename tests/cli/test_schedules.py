@@ -33,9 +33,9 @@ def control(client: Client, job: str) -> Control:
 def test_the_list_says_when_each_is_due_and_who_paused_it(client: Client, run: Run) -> None:
     run("schedules", "pause", "digest", "--reason", "mail moves")
     heads, digest, poll = run("schedules", "list").stdout.splitlines()
-    assert heads.split() == ["JOB", "DUE", "NEXT", "TIMES", "TASK", "PAUSED"]
+    assert heads.split() == ["JOB", "DUE", "NEXT", "TIMES", "TASK", "FROM", "PAUSED"]
     assert digest.endswith(": mail moves")
-    assert poll.endswith("tasks.poll")
+    assert poll.split()[-2:] == ["tasks.poll", "code"]
     listed = json.loads(run("schedules", "list", "-o", "json").stdout)["items"]
     assert [(each["job"], each["paused"]) for each in listed] == [("digest", True), ("poll", False)]
     assert [each["due_next"] is None for each in listed] == [True, False]
@@ -84,3 +84,54 @@ def test_a_job_that_nobody_plans_is_exit_code_3(run: Run, words: tuple[str, ...]
     answer = run("schedules", words[0], "nothing", *words[1:])
     assert (answer.exit_code, answer.stdout) == (3, "")
     assert "no job 'nothing' is planned" in answer.stderr
+
+
+def test_a_schedule_is_made_changed_and_removed_and_each_is_told(run: Run) -> None:
+    made = run("schedules", "add", "nightly", "--task", "t.nightly", "--cron", "30 2 * * *", "--args", "[1]")
+    assert made.stdout.startswith("nightly is planned 30 2 * * * UTC, next ")
+    later = ("--zone", "Europe/Berlin", "--policy", '{"overlap": "allow"}', "--reason", "moved")
+    assert "30 2 * * * Europe/Berlin" in run("schedules", "change", "nightly", *later).stdout
+    listed = {
+        each["job"]: each for each in json.loads(run("schedules", "list", "-o", "json").stdout)["items"]
+    }
+    nightly = listed["nightly"]
+    assert (nightly["source"], nightly["args"], nightly["policy"]["overlap"]) == ("run time", [1], "allow")
+    assert nightly["by"]
+    assert run("schedules", "remove", "nightly").stdout == "nightly is no longer planned.\n"
+    heads, remove, change, add = run("schedules", "changes", "nightly").stdout.splitlines()
+    assert heads.split() == ["AT", "JOB", "ACTION", "BY", "WHY", "WHAT"]
+    assert "remove" in remove
+    assert "moved" in change
+    assert "overlap from skip to allow" in change
+    assert "add" in add
+
+
+def test_once_and_every(run: Run) -> None:
+    once = json.loads(
+        run("schedules", "add", "once", "--task", "t", "--at", "2199-01-01T01:00+01:00", "-o", "json").stdout
+    )
+    assert (once["text"], once["due_next"]) == ("once, 2199-01-01T00:00:00Z", "2199-01-01T00:00:00Z")
+    changed = json.loads(run("schedules", "change", "once", "--every", "30", "-o", "json").stdout)
+    assert changed["text"] == "every 30 s"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (("add", "poll", "--task", "t", "--every", "5"), 4, "comes from the code"),
+        (("change", "poll", "--every", "5"), 2, "comes from the code"),
+        (("remove", "poll"), 2, "comes from the code"),
+        (("remove", "nothing"), 3, "no job 'nothing' is planned"),
+        (("add", "new", "--every", "5"), 2, "the name of a task"),
+        (("add", "new", "--task", "t"), 2, "exactly one of"),
+        (("add", "new", "--task", "t", "--every", "5", "--cron", "* * * * *"), 2, "choose one of"),
+        (("add", "new", "--task", "t", "--every", "5", "--kwargs", "[1]"), 2, "JSON"),
+        (("add", "new", "--task", "t", "--at", "2199-01-01T01:00"), 2, "--at 2199-01-01T01:00 needs"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_a_sentence(
+    run: Run, words: tuple[str, ...], code: int, text: str
+) -> None:
+    answer = run("schedules", *words)
+    assert (answer.exit_code, answer.stdout) == (code, "")
+    assert text in answer.stderr

@@ -12,7 +12,7 @@ from jobguard.celery.beat import Scheduler
 from jobguard.celery.entries import Job
 from jobguard.celery.leader import Leader, Sent
 from jobguard.policy import Policy
-from jobguard.records import Cursor, Keys, encode
+from jobguard.records import Cursor, Deploy, Keys, encode
 from jobguard.schedule import Every
 from jobguard.steps import Fence
 from jobguard.wire import KeyValue, RangeResponse, ResponseHeader, TxnResponse
@@ -41,6 +41,9 @@ class Store:
             kvs = tuple(KeyValue(key=KEYS.cursor(name), value=cursor, mod_revision=1) for name in self.jobs)
         return RangeResponse(kvs=kvs)
 
+    def get(self, key: bytes) -> KeyValue:
+        return KeyValue(key=key, value=encode(Deploy(registered=START)), mod_revision=1)
+
     def txn_until_known(self, *_: Any) -> TxnResponse:
         self.asked += 1
         return TxnResponse(succeeded=True, header=ResponseHeader(revision=self.asked))
@@ -54,11 +57,12 @@ class Stage:
 
     def leader(self) -> Leader:
         fence, jobs = Fence(b"lead", 1), self.store.jobs
-        leader = Leader(self.store, KEYS, fence, jobs, self.publish, lambda: self.now)  # type: ignore[arg-type]
+        clock, how = lambda: self.now, {"registered": START}
+        leader = Leader(self.store, KEYS, fence, jobs, self.publish, clock, **how)  # type: ignore[arg-type]
         leader.begin()
         return leader
 
-    def publish(self, record: Any) -> Sent:
+    def publish(self, record: Any, job: Any) -> Sent:
         self.sent.append(record.job)
         return Sent.YES
 

@@ -44,6 +44,10 @@ def published(app: Celery, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, An
     return found
 
 
+def publish(scheduler: Scheduler, open_: Open) -> Sent:
+    return scheduler._publish(open_, scheduler._jobs[open_.job])
+
+
 def test_it_is_found_under_its_name() -> None:
     assert dict(load_extension_class_names("celery.beat_schedulers"))["jobguard"] == (
         "jobguard.celery.beat:Scheduler"
@@ -145,7 +149,7 @@ def test_a_message_carries_our_header_and_id_beside_what_the_entry_says(
 ) -> None:
     app.conf.beat_schedule["work"]["options"] = {"queue": "slow", "headers": {"mine": 1}}
     scheduler = Scheduler(app)
-    assert scheduler._publish(record(deadline=NOON)) is Sent.YES
+    assert publish(scheduler, record(deadline=NOON)) is Sent.YES
     (message,) = published
     assert (message["args"], message["queue"], message["expires"]) == ([1], "slow", NOON)
     assert message["task_id"] == task_id("default", record().occurrence, 1)
@@ -158,14 +162,14 @@ def test_a_message_carries_our_header_and_id_beside_what_the_entry_says(
 
 def test_an_expiry_of_the_entrys_own_is_kept(app: Celery, published: list[dict[str, Any]]) -> None:
     app.conf.beat_schedule["work"]["options"] = {"expires": 3}
-    Scheduler(app)._publish(record(deadline=NOON))
+    publish(Scheduler(app), record(deadline=NOON))
     assert published[0]["expires"] == 3
 
 
 def test_a_retry_is_sent_as_that_retry_and_never_expires(
     app: Celery, published: list[dict[str, Any]]
 ) -> None:
-    Scheduler(app)._publish(record(r=2, deadline=NOON))
+    publish(Scheduler(app), record(r=2, deadline=NOON))
     assert published[0]["retries"] == 2
     assert "expires" not in published[0]
 
@@ -186,7 +190,7 @@ def test_a_hook_around_apply_entry_sees_every_message(
     monkeypatch.setattr(celery.beat.Scheduler, "apply_entry", patched)
     scheduler = Scheduler(app)
     before = copy.deepcopy(scheduler.schedule["work"].options)
-    assert scheduler._publish(record()) is Sent.YES
+    assert publish(scheduler, record()) is Sent.YES
     assert seen[0][0] == "work"
     assert {"sentry-monitor", "jobguard"} <= set(published[0]["headers"])
     assert scheduler.schedule["work"].options == before
@@ -199,13 +203,13 @@ def test_a_publication_that_fails_may_have_happened(
         raise OSError("connection reset")
 
     monkeypatch.setattr(app, "send_task", send_task)
-    assert Scheduler(app)._publish(record()) is Sent.MAYBE
+    assert publish(Scheduler(app), record()) is Sent.MAYBE
     assert "connection reset" in caplog.text
 
 
 def test_without_a_connection_nothing_was_sent(app: Celery) -> None:
     app.conf.broker_url = "redis://127.0.0.1:9/0"
-    assert Scheduler(app)._publish(record()) is Sent.NO
+    assert publish(Scheduler(app), record()) is Sent.NO
 
 
 def test_an_entry_that_cannot_be_planned_is_refused_at_the_start(app: Celery) -> None:

@@ -16,7 +16,7 @@ from jobguard.settings import Settings
 from jobguard_webui import api, auth, errors, health, words
 from jobguard_webui.freshness import Store, stale_because, store
 from jobguard_webui.made_token import made_token, tell_once
-from jobguard_webui.pages import locks, overview, runs, session
+from jobguard_webui.pages import locks, overview, runs, schedules, session
 
 # How long a page waits for a leader before it shows what one node remembers.
 STORE_TIMEOUT_S = 1.5
@@ -42,7 +42,7 @@ def build(client: Client | None, token: str | None) -> Flask:
     auth.install(app, token or chosen_token())
     errors.install(app)
     words.install(app)
-    for part in (overview, locks, runs, session, health, api):
+    for part in (overview, locks, runs, schedules, session, health, api):
         app.register_blueprint(part.bp)
     app.after_request(secure)
     app.context_processor(on_every_page)

@@ -5,8 +5,8 @@ Place in the house   app -> api -> jobguard.observe, jobguard.operate
 
 from flask import Blueprint
 
-from jobguard_webui.api import cluster, locks, refusals, runs
+from jobguard_webui.api import cluster, locks, refusals, runs, schedules
 
 bp = Blueprint("api", __name__, url_prefix="/api/v1")
-for noun in (locks, runs, refusals, cluster):
+for noun in (locks, runs, refusals, schedules, cluster):
     bp.register_blueprint(noun.bp)

@@ -1,9 +1,9 @@
-"""A value as a JSON answer, and the query parameters that lists share."""
+"""A value as a JSON answer, and the query parameters and preconditions that nouns share."""
 
 from typing import Any
 
 from flask import Response, request
-from werkzeug.exceptions import BadRequest
+from werkzeug.exceptions import BadRequest, PreconditionRequired
 
 from jobguard.observe import VERDICTS, to_json
 from jobguard_webui.freshness import stale_because
@@ -37,3 +37,12 @@ def verdict() -> str | None:
     if word not in (None, *VERDICTS):
         raise BadRequest(f"verdict is one of {', '.join(VERDICTS)}")
     return word
+
+
+def seen_revision(noun: str) -> int:
+    """The revision in If-Match. One that is no revision of ours matches nothing, so it reads as 0."""
+    offered = request.if_match
+    if not offered or offered.star_tag:
+        raise PreconditionRequired(f'send If-Match: "<revision>" with the revision of the {noun} you saw')
+    revisions = [int(each) for each in offered.as_set() if each.isdecimal()]
+    return revisions[0] if len(revisions) == 1 else 0

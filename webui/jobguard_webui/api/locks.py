@@ -3,10 +3,10 @@
 import msgspec
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import BadRequest, PreconditionRequired
+from werkzeug.exceptions import BadRequest
 
 from jobguard import observe, operate
-from jobguard_webui.api.answer import answer, limit
+from jobguard_webui.api.answer import answer, limit, seen_revision
 from jobguard_webui.auth import actor
 from jobguard_webui.freshness import look, store
 
@@ -35,7 +35,7 @@ def show(id: str) -> ResponseReturnValue:
 @bp.delete("/<id>")
 def release(id: str) -> ResponseReturnValue:
     """Take the lock from the holder that If-Match names, and from no other."""
-    revision = seen_revision()
+    revision = seen_revision("holder")
     try:
         asked = msgspec.json.decode(request.get_data(), type=Release)
     except msgspec.DecodeError as error:
@@ -48,12 +48,3 @@ def release(id: str) -> ResponseReturnValue:
         then=asked.then,
     )
     return answer({"released": released.lock, "audit": released.audit})
-
-
-def seen_revision() -> int:
-    """The revision in If-Match. One that is no revision of ours matches no holder, so it reads as 0."""
-    offered = request.if_match
-    if not offered or offered.star_tag:
-        raise PreconditionRequired('send If-Match: "<revision>" with the revision of the holder you saw')
-    revisions = [int(each) for each in offered.as_set() if each.isdecimal()]
-    return revisions[0] if len(revisions) == 1 else 0

@@ -1,0 +1,112 @@
+"""A schedule as a person writes it at run time: in Python, on a command line, as the body of a PUT.
+
+Place in the house   schedules, the CLI, the REST API  ->  definition  ->  schedule, policy, records
+Takes                a task, its times, its arguments, its policies
+Gives                the record the store keeps, and back again
+Never                reads a clock, or lets pass what the leading beat could not plan
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from jobguard.errors import ConfigurationError
+from jobguard.policy import Policy, chosen
+from jobguard.records import RUN_TIME, Schedule
+from jobguard.schedule import At, Cron, Every, Times, cron, times_of
+
+POLICIES = ("on_lost", "overlap", "catch_up", "start_deadline")
+"""What can be chosen per schedule here; the workers read the others from their own configuration."""
+
+
+class Definition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What to run, and when: exactly one of `cron`, `every_seconds`, `at`."""
+
+    task: str
+    cron: str = ""
+    every_seconds: float | None = None
+    at: datetime | None = None
+    zone: str = "UTC"  # of `cron`
+    dst: str = "once"  # of `cron`: skip, once, both
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    options: dict[str, Any] = {}  # of apply_async: queue, priority …
+    policy: dict[str, Any] = {}
+
+    def times(self) -> Times:
+        """Raises ConfigurationError."""
+        named = [bool(self.cron), self.every_seconds is not None, self.at is not None]
+        if sum(named) != 1:
+            raise ConfigurationError("say when: exactly one of cron, every_seconds and at")
+        try:
+            if self.cron:
+                return cron(self.cron, self.zone, chosen({"dst": self.dst}, Policy(), "a schedule").dst)
+            if self.every_seconds is not None:
+                return Every(timedelta(seconds=self.every_seconds))
+        except (ValueError, TypeError, OverflowError) as error:
+            raise ConfigurationError(f"the times cannot be used: {error}") from None
+        assert self.at is not None
+        if self.at.tzinfo is None:
+            raise ConfigurationError(f"at {self.at.isoformat()} needs an offset: Z for UTC")
+        return At(self.at.astimezone(UTC))
+
+    def record(self, job: str, *, by: str, since: datetime) -> Schedule:
+        """What the store keeps of it. Raises ConfigurationError."""
+        if not job.strip() or not self.task.strip():
+            raise ConfigurationError("a schedule needs a name, and the name of a task")
+        if foreign := self.policy.keys() - set(POLICIES) & Policy.__dataclass_fields__.keys():
+            raise ConfigurationError(
+                f"{', '.join(sorted(foreign))}: cannot be chosen at run time; {', '.join(POLICIES)} can"
+            )
+        times, policy = self.times(), chosen(self.policy, Policy(), "policy")
+        record = Schedule(
+            job=job,
+            task=self.task,
+            text=times.text,
+            fingerprint=times.fingerprint,
+            zone=self.zone if isinstance(times, Cron) else "UTC",
+            since=since,
+            policy=policy.planned(policy.on_lost or 0),
+            source=RUN_TIME,
+            by=by,
+            args=self.args,
+            kwargs=self.kwargs,
+            options=self.options,
+            portable=True,
+        )
+        try:
+            msgspec.json.encode(record)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"args, kwargs and options must be plain JSON: {error}") from None
+        return record
+
+
+def definition_of(record: Schedule) -> Definition:
+    """What it was made from. Raises ValueError for times that this code cannot read."""
+    times = times_of(record.fingerprint)
+    return Definition(
+        task=record.task,
+        cron=" ".join(record.text.split()[:5]) if isinstance(times, Cron) else "",
+        every_seconds=times.period.total_seconds() if isinstance(times, Every) else None,
+        at=times.moment if isinstance(times, At) else None,
+        zone=record.zone,
+        dst=times.dst if isinstance(times, Cron) else "once",
+        args=record.args,
+        kwargs=record.kwargs,
+        options=record.options,
+        policy={key: value for key, value in record.policy.items() if value is not None},
+    )
+
+
+def changed(before: Schedule, after: Schedule) -> str:
+    """What differs between two definitions, for people; what a message carries is not repeated here."""
+    old, new = (
+        {"times": each.text, "task": each.task, "version": each.version, **each.policy}
+        for each in (before, after)
+    )
+    facts = [
+        f"{fact} from {old.get(fact)} to {value}" for fact, value in new.items() if old.get(fact) != value
+    ]
+    said = [part for part in ("args", "kwargs", "options") if getattr(before, part) != getattr(after, part)]
+    return ", ".join([*facts, *(f"other {part}" for part in said)])

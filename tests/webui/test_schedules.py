@@ -1,0 +1,91 @@
+"""Schedules on the pages and in REST: made, changed and removed at run time; whose they are."""
+
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from jobguard import Client, schedules
+from jobguard.operate import Actor
+from jobguard.records import Keys, Schedule
+from tests.faces import NOW, put
+
+ANN = Actor(by="ann", via="test", reason="asked for")
+NIGHTLY = {"task": "t.nightly", "cron": "30 2 * * *", "kwargs": {"to": "all"}}
+
+
+def planned_by_code(client: Client, job: str = "poll") -> None:
+    times = "every 5000000 us"
+    definition = Schedule(
+        job=job, task="t.poll", text="every 5 s", fingerprint=times, since=NOW, version=7, by="h1"
+    )
+    put(client, Keys(client.namespace).schedule(job), definition)
+
+
+def match(answer: Any) -> dict[str, str]:
+    return {"If-Match": answer.headers["ETag"]}
+
+
+def test_made_read_changed_and_removed(client: Client, api: FlaskClient) -> None:
+    made = api.post("/api/v1/schedules", json={"job": "a/b nightly", **NIGHTLY, "reason": "asked for"})
+    assert (made.status_code, made.json["source"]) == (201, "run time")
+    path = made.headers["Location"]
+    shown = api.get(path)
+    assert shown.headers["ETag"] == made.headers["ETag"]
+    assert (shown.json["job"], shown.json["kwargs"]) == ("a/b nightly", {"to": "all"})
+    assert shown.json["by"].startswith("api at ")
+    changed = api.put(path, json={"task": "t.nightly", "every_seconds": 60}, headers=match(shown))
+    assert (changed.status_code, changed.json["text"]) == (200, "every 60 s")
+    late = api.put(path, json=NIGHTLY, headers=match(shown))
+    assert (late.status_code, late.mimetype) == (412, "application/problem+json")
+    assert late.json["type"] == "urn:jobguard:problem:schedule-changed"
+    assert late.json["current"]["text"] == "every 60 s"
+    assert api.delete(path, headers=match(shown)).status_code == 412
+    assert api.delete(path, headers=match(changed)).status_code == 200
+    assert api.get(path).status_code == 404
+    told = api.get("/api/v1/schedule-changes", query_string={"job": "a/b nightly"}).json["items"]
+    assert [each["action"] for each in told] == ["remove", "change", "add"]
+
+
+def test_what_is_missing_taken_or_wrong(client: Client, api: FlaskClient) -> None:
+    planned_by_code(client)
+    (poll,) = api.get("/api/v1/schedules").json["items"]
+    path = f"/api/v1/schedules/{poll['id']}"
+    assert (poll["source"], poll["version"], poll["by"]) == ("code", 7, "h1")
+    assert api.put(path, json=NIGHTLY).status_code == 428
+    assert api.delete(path).status_code == 428
+    taken = api.post("/api/v1/schedules", json={"job": "poll", **NIGHTLY})
+    assert (taken.status_code, taken.json["type"]) == (409, "urn:jobguard:problem:schedule-exists")
+    of_code = api.put(path, json=NIGHTLY, headers=match(api.get(path)))
+    assert of_code.status_code == 400
+    assert "comes from the code" in of_code.json["detail"]
+    for body in ({"job": "x", "task": "t"}, {"job": "x", **NIGHTLY, "croon": "1"}, {"task": "t"}):
+        assert api.post("/api/v1/schedules", json=body).status_code == 400
+    assert api.get("/api/v1/schedules/zzz").status_code == 404
+
+
+@pytest.mark.parametrize("method", ["put", "delete"])
+def test_a_stranger_changes_nothing(client: Client, stranger: FlaskClient, method: str) -> None:
+    planned_by_code(client)
+    answer = getattr(stranger, method)("/api/v1/schedules/cG9sbA", json=NIGHTLY, headers={"If-Match": '"1"'})
+    assert answer.status_code == 401
+    assert stranger.post("/api/v1/schedules", json={"job": "x", **NIGHTLY}).status_code == 401
+
+
+def test_the_page_says_where_each_comes_from_and_who_changed_it(client: Client, pages: FlaskClient) -> None:
+    assert "Nothing is planned yet" in pages.get("/schedules/").text
+    planned_by_code(client)
+    schedules.add(client, "nightly", schedules.Definition(task="t.nightly", cron="30 2 * * *"), actor=ANN)
+    schedules.pause(client, "nightly", actor=ANN)
+    text = pages.get("/schedules/").text
+    for words in (
+        "run time",
+        "ann",
+        "version 7",
+        "every 5 s",
+        "30 2 * * * UTC",
+        "paused",
+        "asked for",
+        "add",
+    ):
+        assert words in text
