@@ -23,7 +23,7 @@ help:
 	@echo "make parity  more generated requests to ours and to a real etcd (TIMES=20 as many as in make test; SEED=N for others)"
 	@echo "make check   formatting, lint and types"
 	@echo "make up      the whole system on this machine, by the Procfile"
-	@echo "make bench   ours beside a real etcd, and our lock beside other locks: writes benchmarks/RESULTS.md in about 25 minutes"
+	@echo "make bench   ours beside a real etcd, other locks and plain Celery: writes benchmarks/RESULTS.md in about 25 minutes"
 	@echo "             (ARGS=\"--only put --rounds 3\" for a part; nothing is written then)"
 	@echo "make failover"
 	@echo "             how long nobody is served when the leader dies, hangs, is cut off or stops, beside a real etcd"

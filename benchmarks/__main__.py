@@ -1,4 +1,4 @@
-"""Ours beside real etcd, and the lock beside other locks: one run, one table.
+"""Ours beside real etcd, other locks and plain Celery: one run, one table.
 
     make bench                                 # all, into RESULTS.md and RESULTS.svg: about 25 minutes
     make bench ARGS="--only put --rounds 3"    # a part, to look at: nothing is written
@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import growth, locks, machine, plot, report, requests, watching
+from benchmarks import growth, locks, machine, plot, report, requests, takeover, tasks, watching
 from benchmarks.plan import FULL, QUICK, Plan
 from benchmarks.session import ROOT, Session
 from benchmarks.targets import TARGETS
@@ -33,6 +33,8 @@ FAMILIES: dict[str, Callable[[Session], None]] = {
     "keys": growth.keys,
     "leases": growth.leases,
     "nodes": growth.nodes,
+    "task": tasks.task,
+    "takeover": takeover.takeover,
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")
 

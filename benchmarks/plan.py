@@ -14,8 +14,12 @@ class Plan:
     leases: int = 1_000  # to keep alive
     watchers: tuple[int, ...] = (100, 1_000)
     keys_growing: tuple[int, ...] = (1_000, 100_000, 1_000_000)
-    leases_growing: tuple[int, ...] = (10, 100, 1_000, 10_000)
+    leases_growing: tuple[int, ...] = (10, 1_000, 10_000)
     nodes: tuple[int, ...] = (1, 3, 5)
+    tasks: int = 4_000
+    tasks_guarded: int = 1_000  # they take longer
+    round_trips: int = 200
+    session_ttl_s: int = 15  # of beats: the default
     fresh_stores: bool = True  # each family begins on empty nodes, and its rival is not there
 
 
@@ -32,5 +36,9 @@ QUICK = Plan(
     keys_growing=(100, 1_000),
     leases_growing=(10, 100),
     nodes=(1, 3),
+    tasks=50,
+    tasks_guarded=20,
+    round_trips=5,
+    session_ttl_s=2,
     fresh_stores=False,
 )

@@ -38,7 +38,7 @@ def svg(results: Results, targets: Sequence[Target]) -> str:
     sections = [(section, growth_bars(section, results)) for section in GROWTH]
     panels = [
         ("Rate, × etcd's (orange: to reach)", ratio_bars(results, targets), 1.0),
-        *((f"{each.title}: rate by {each.sizes}", bars, None) for each, bars in sections),
+        *((f"{each.title}: {each.works[0]}, per second", bars, None) for each, bars in sections),
     ]
     drawn, height = [], 0
     for title, bars, line_at in panels:
@@ -71,7 +71,7 @@ def wanted_rate(point: Point, results: Results, targets: Sequence[Target]) -> fl
 
 def growth_bars(section: Section, results: Results) -> list[Bar]:
     return [
-        Bar(f"{row.size:,} {section.sizes}, {subject}", rate, subject, f"{number(rate)} /s")
+        Bar(f"{row.size:,}, {subject}", rate, subject, f"{number(rate)} /s")
         for work in section.works
         for row in results.rows(work)
         for subject in ("etcd", "jobguard")
@@ -85,7 +85,7 @@ def panel(title: str, bars: Sequence[Bar], line_at: float | None) -> Iterator[st
     yield text(0, LINE, title, "title")
     for index, bar in enumerate(bars):
         top = LINE * (index + 1.5)
-        width = max(bar.value, bar.wanted or 0.0) * scale
+        width = max(bar.value, bar.wanted or 0.0, line_at or 0.0) * scale
         yield text(LABEL_WIDTH - 8, top + LINE * 0.7, bar.label, anchor="end")
         yield (
             f'<rect class="{bar.subject}" x="{LABEL_WIDTH}" y="{top + 2:.1f}" '

@@ -18,6 +18,15 @@ class Section:
     remark: str = ""
 
 
+@dataclass(frozen=True)
+class Listing:
+    """A work of which each subject has a line of its own."""
+
+    title: str
+    work: str
+    remark: str
+
+
 REQUESTS = Section(
     "Requests",
     "connections",
@@ -44,7 +53,15 @@ GROWTH = (
     Section("Leases", "leases", ("keepalive of leases",), "Keepalives over 64 connections."),
     Section("Nodes", "nodes", ("put on nodes",), "Puts over 64 connections to the leader."),
 )
-LOCK = "lock + unlock"
+LOCK = Listing("Lock and unlock from Python", "lock + unlock", "One client, a lock that nobody else wants.")
+TASK = Listing(
+    "Celery tasks",
+    "Celery task",
+    "Tasks that do nothing, in a prefork worker of two children, results kept: how many of those that wait "
+    "are done per second, and how long one takes from being sent until its result is there. The broker and "
+    "the store's three nodes are there in each case.",
+)
+TAKEOVERS = ("takeover after kill -9", "takeover after SIGTERM")
 
 
 def markdown(
@@ -64,7 +81,9 @@ def markdown(
             "",
             *told(targets, results),
             *(line for section in (REQUESTS, WATCH, *GROWTH) for line in compared(section, results)),
-            *locks(results),
+            *listed(LOCK, results),
+            *listed(TASK, results),
+            *takeovers(results),
             "## Machine",
             "",
             *table(("", ""), machine),
@@ -127,17 +146,38 @@ def line(row: Row, results: Results, has_memory: bool) -> list[str]:
     return cells
 
 
-def locks(results: Results) -> Iterator[str]:
-    rows = results.rows(LOCK)
+def listed(listing: Listing, results: Results) -> Iterator[str]:
+    """Each subject's numbers; nothing when there are none."""
+    rows = results.rows(listing.work)
     if not rows:
         return
-    yield from ("## Lock and unlock from Python", "", "One client, a lock that nobody else wants.", "")
+    yield from (f"## {listing.title}", "", listing.remark, "")
     yield from table(
         ("", "per second", "p50 / p99 ms"),
         [
             (subject, number(results.median(row, subject, "rate")), latency(row, subject, results))
             for row in rows
-            for subject in results.subjects(LOCK)
+            for subject in results.subjects(listing.work)
+        ],
+    )
+
+
+def takeovers(results: Results) -> Iterator[str]:
+    rows = [row for work in TAKEOVERS for row in results.rows(work)]
+    if not rows:
+        return
+    yield from ("## Takeover by another beat", "")
+    yield (
+        "Seconds from the signal to the leading beat until another has published. For redbeat it is what is "
+        "left of its lock, which a killed beat cannot release: no other beat schedules before."
+    )
+    yield ""
+    yield from table(
+        ("", "", "seconds"),
+        [
+            (row.work, subject, number(results.median(row, subject, "seconds")))
+            for row in rows
+            for subject in results.subjects(row.work)
         ],
     )
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Literal
 
-# rate per second; p50 and p99 in ms; memory in MiB
-Quantity = Literal["rate", "p50", "p99", "memory"]
+# rate per second; p50 and p99 in ms; memory in MiB; seconds of what is done once a round
+Quantity = Literal["rate", "p50", "p99", "memory", "seconds"]
 Sample = Mapping[Quantity, float]
 
 

@@ -1,6 +1,6 @@
 """One run of the benchmark: its stores, its processes, what it measured so far.
 
-Place in the house   __main__ -> families (requests, watching, locks, growth) -> session -> tests.stores
+Place in the house   __main__ -> families (requests, watching, locks, growth, …) -> session -> tests.stores
 Gives                stores on an empty folder and a quiet disk; child processes that end with their use
 Never                leaves a process behind, also after a failure or Ctrl-C
 """
@@ -10,11 +10,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import IO
 
 from benchmarks.plan import Plan
 from benchmarks.results import Results, Row, Sample
@@ -90,13 +91,30 @@ def memory_mib(node: Node) -> float:
 
 
 @contextmanager
-def child(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
-    """A process of ours, gone by the end; its output is a pipe. A terminal's Ctrl-C is for us, not for it."""
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, process_group=0)
+def child(
+    command: Sequence[str],
+    *,
+    output: IO[bytes] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[subprocess.Popen[str]]:
+    """A process of ours, gone by the end with all it started. A terminal's Ctrl-C is for us, not for it.
+
+    Without a file for all it says, what it prints is a pipe.
+    """
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=output or subprocess.PIPE,
+        stderr=output,
+        text=True,
+        process_group=0,
+    )
     try:
         yield process
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
 

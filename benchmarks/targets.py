@@ -62,6 +62,11 @@ def etcds(work: str, size: int, quantity: Quantity = "rate") -> Point:
     return Point(work, size, "etcd", quantity)
 
 
+def task(subject: str, quantity: Quantity = "rate") -> Point:
+    """Of a Celery worker with two children."""
+    return Point("Celery task", 2, subject, quantity)
+
+
 def rate(work: str, size: int, factor: float, peer: Point | None = None) -> Target:
     """Per second, at least so many times a peer's: by default etcd's at the same."""
     peer = peer or etcds(work, size)
@@ -111,5 +116,38 @@ TARGETS: tuple[Target, ...] = (
         measured=ours("put with live keys", 1_000_000),
         sense="≥",
         bound=((0.8, ours("put with live keys", 1_000)),),
+    ),
+    Target(
+        what="Celery task that did not opt in: rate ≥ 0.97 × that of plain Celery",
+        measured=task("jobguard, did not opt in"),
+        sense="≥",
+        bound=((0.97, task("plain Celery")),),
+    ),
+    Target(
+        what="guarded Celery task: rate ≥ 0.4 × that of plain Celery",
+        measured=task("jobguard, guarded"),
+        sense="≥",
+        bound=((0.4, task("plain Celery")),),
+    ),
+    Target(
+        what="guarded Celery task: round trip's p50 ≤ that of plain Celery + 2 × that of our put, 1, + 2 ms",
+        measured=task("jobguard, guarded", "p50"),
+        sense="≤",
+        bound=((1.0, task("plain Celery", "p50")), (2.0, ours("put", 1, "p50"))),
+        plus=2.0,
+    ),
+    Target(
+        what="another beat has taken over: within the session's TTL of 15 s + 1 s after kill -9",
+        measured=ours("takeover after kill -9", 2, "seconds"),
+        sense="≤",
+        bound=(),
+        plus=16.0,
+    ),
+    Target(
+        what="another beat has taken over: within 1 s after SIGTERM",
+        measured=ours("takeover after SIGTERM", 2, "seconds"),
+        sense="≤",
+        bound=(),
+        plus=1.0,
     ),
 )

@@ -23,6 +23,8 @@ def results() -> Results:
         sample = {"rate": rate, "p50": 5.0, "p99": 12.0, "memory": 400.4}
         results.record(Row("put with live keys", keys), "jobguard", sample)
     results.record(Row("lock + unlock", 1), "PySyncObj", {"rate": 4.9, "p50": 203.0, "p99": 240.0})
+    results.record(Row("Celery task", 2), "plain Celery", {"rate": 1000.0, "p50": 2.0, "p99": 5.0})
+    results.record(Row("takeover after kill -9", 2), "redbeat", {"seconds": 1499.9})
     return results
 
 
@@ -31,6 +33,8 @@ def test_the_report_has_the_medians_and_what_they_are_worth(results: Results) ->
     assert "| put | 64 | 10,000 | 12,000 | 1.20 × | 5.00 / 20.0 | 5.00 / 12.3 |" in lines
     assert "| put with live keys | 1,000,000 | – | 11,000 | – | – / – | 5.00 / 12.0 | – | 400 |" in lines
     assert "| PySyncObj | 4.90 | 203 / 240 |" in lines
+    assert "| plain Celery | 1,000 | 2.00 / 5.00 |" in lines
+    assert "| takeover after kill -9 | redbeat | 1,500 |" in lines
     assert "| Python | 3.11 |" in lines
     (missed,) = (line for line in lines if line.startswith("| put, 64: rate"))
     assert missed.endswith("| **missed by 20.0%** |")

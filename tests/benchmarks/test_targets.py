@@ -54,5 +54,10 @@ def test_what_was_not_measured_is_not_met() -> None:
         assert str(verdict) == "not measured"
 
 
+def test_a_bound_may_be_a_plain_number() -> None:
+    target = Target(what="rate", measured=OURS, sense="≤", bound=(), plus=1000.0)
+    assert str(judge(target, measured(jobguard=[1100.0]))) == "**missed by 10.0%**"
+
+
 def test_each_target_is_there_once() -> None:
     assert len({target.what for target in TARGETS}) == len(TARGETS)
