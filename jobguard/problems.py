@@ -17,7 +17,7 @@ from jobguard.errors import (
 )
 from jobguard.observe import BadCursor, NotFound
 from jobguard.operate import HolderChanged
-from jobguard.registry import ScheduleChanged, ScheduleExists
+from jobguard.registry import OlderSchedule, ScheduleChanged, ScheduleExists
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ KINDS: tuple[tuple[type[JobguardError], Kind], ...] = (
         Kind("schedule-changed", 412, "The schedule has changed", 4, "Look at what it is now first."),
     ),
     (ScheduleExists, Kind("schedule-exists", 409, "The name is taken", 4)),
+    (OlderSchedule, Kind("older-schedule", 409, "A newer schedule is in force", 4)),
     (BadCursor, Kind("bad-cursor", 400, "Bad cursor", 2)),
     (ConfigurationError, Kind("bad-request", 400, "Bad request", 2)),
     (NotAcquired, Kind("timed-out", 409, "Not acquired in time", 8)),

@@ -1,4 +1,4 @@
-"""Schedules made, changed and removed at run time. Each in one transaction with its audit entry.
+"""Schedules made, changed and removed at run time, deploys rolled back: each in one step with an audit entry.
 
 Place in the house   jobguard.schedules, the CLI, the REST API  ->  registry  ->  definition, operate, client
 Takes                a name, a definition, the revision the caller saw, who acts and why
@@ -20,13 +20,15 @@ from jobguard.errors import ConfigurationError, JobguardError
 from jobguard.observe.reading import read
 from jobguard.operate import PATIENCE_S, Actor, found
 from jobguard.ops import compare_absent, compare_mod, delete_op, get_op, put_op
-from jobguard.records import Audit, Keys, Schedule, encode
+from jobguard.records import Audit, Deploy, Keys, Schedule, encode
 from jobguard.schedule import At
 from jobguard.steps import Seen, see
 from jobguard.wire import RangeRequest, RequestOp
 
 if TYPE_CHECKING:
     from jobguard.client import Client
+
+_BEFORE_ALL = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ScheduleExists(JobguardError):
@@ -39,6 +41,10 @@ class ScheduleChanged(JobguardError):
     def __init__(self, now: observe.Schedule) -> None:
         super().__init__(f"{now.job} was changed by {now.by or 'somebody'}: it is at revision {now.revision}")
         self.now = now
+
+
+class OlderSchedule(JobguardError):
+    """A newer version is in force, and nobody said that it is to go."""
 
 
 def add(client: "Client", job: str, definition: Definition, *, actor: Actor) -> observe.Schedule:
@@ -93,6 +99,40 @@ def remove(client: "Client", job: str, *, actor: Actor, revision: int | None = N
 def get(client: "Client", job: str) -> Definition:
     """The definition in force, of the code's too. Raises NotFound."""
     return definition_of(_seen(client, job).record)
+
+
+def install(client: "Client", version: int, *, actor: Actor, force: bool = False) -> Deploy | None:
+    """Let the code of `version` be the one whose schedule is in force; None if nothing stood against it.
+
+    A beat of that version installs its schedule as soon as it leads. With `force` it does so over a newer
+    one, whose beats install nothing any more until there is a version newer still. Raises OlderSchedule.
+    """
+    while True:
+        keys = Keys(client.namespace)
+        (there,) = read(client, [RangeRequest(key=keys.deploy())]).ranges
+        seen = see(there[0] if there else None, Deploy)
+        if seen is None or version > max(seen.record.version, seen.record.over):
+            return None
+        if version == seen.record.version:
+            return None
+        newest = max(seen.record.version, seen.record.over)
+        if not force:
+            raise OlderSchedule(
+                f"version {seen.record.version} is in force; only --force puts version {version} in its place"
+            )
+        new = Deploy(version=version, registered=_BEFORE_ALL, by=actor.by, over=newest)
+        audit = actor.audit(
+            "roll back", "schedule", before=f"version {seen.record.version}", after=f"version {version}"
+        )
+        entry = keys.audit(audit.at, secrets.token_hex(8))
+        answer = client.txn_until_known(
+            [compare_absent(entry), compare_mod(keys.deploy(), seen.mod_revision)],
+            [put_op(keys.deploy(), encode(new)), put_op(entry, encode(audit))],
+            [get_op(entry)],
+            timeout=PATIENCE_S,
+        )
+        if answer.succeeded or found(answer.responses[0].response_range):
+            return new
 
 
 def _made_at_run_time(client: "Client", job: str, revision: int | None) -> Seen[Schedule]:

@@ -26,7 +26,16 @@ from jobguard.observe.reading import read
 from jobguard.operate import PATIENCE_S, Actor, found
 from jobguard.ops import compare_absent, compare_mod, compare_present, get_op, put_op
 from jobguard.records import Control, Keys, Occurrence, Open, Schedule, encode
-from jobguard.registry import ScheduleChanged, ScheduleExists, add, change, get, remove
+from jobguard.registry import (
+    OlderSchedule,
+    ScheduleChanged,
+    ScheduleExists,
+    add,
+    change,
+    get,
+    install,
+    remove,
+)
 from jobguard.schedule import DAY
 from jobguard.steps import see
 from jobguard.wire import RangeRequest
@@ -37,11 +46,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Actor",
     "Definition",
+    "OlderSchedule",
     "ScheduleChanged",
     "ScheduleExists",
     "add",
     "change",
     "get",
+    "install",
     "list",
     "pause",
     "remove",

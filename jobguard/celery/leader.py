@@ -138,7 +138,8 @@ class Leader:
         if found and not found.record.gives_way_to(self.version, self.registered):
             self._say_whose_it_is(found.record)
             return False
-        ours = Deploy(version=self.version, registered=self.registered, by=self.host)
+        over = found.record.over if found and found.record.version == self.version else 0
+        ours = Deploy(version=self.version, registered=self.registered, by=self.host, over=over)
         outcome = self.send(
             planning.register(self.keys, self.fence, ours, found.mod_revision if found else 0)
         )

@@ -14,6 +14,7 @@ from jobguard import schedules as by_hand
 from jobguard.cli.face import Face, command, draw, more, when
 from jobguard.definition import Definition
 from jobguard.preview import Fire
+from jobguard.settings import Settings
 
 JSON = "JSON"
 WHEN = ("cron", "every_seconds", "at")
@@ -134,6 +135,28 @@ def remove(face: Face, job: str, reason: str) -> None:
     """Remove a schedule that was made at run time. What is planned already still runs."""
     removed = by_hand.remove(face.client, job, actor=actor(reason))
     face.give(removed, lambda: click.echo(f"{job} is no longer planned."))
+
+
+@command(
+    schedules,
+    reads=False,
+    epilog="Example: celery -A proj jobguard schedules install --force --reason 'the deploy was bad'",
+)
+@click.option("--version", type=click.IntRange(0), help="[default: jobguard_schedule_version]")
+@click.option("--force", is_flag=True, help="Also over a newer version: roll back.")
+@click.option("--reason", default="", help="Why; kept in the audit log.")
+def install(face: Face, version: int | None, force: bool, reason: str) -> None:
+    """Let this version of the code be the one whose schedule is in force.
+
+    The beats do so by themselves, but never over a newer version.
+    """
+    wanted = Settings.current().schedule_version if version is None else version
+    deploy = by_hand.install(face.client, wanted, actor=actor(reason), force=force)
+    over = f"; versions up to {deploy.over} stay out" if deploy else ""
+    face.give(
+        {"version": wanted, "deploy": deploy},
+        lambda: click.echo(f"The next beat of version {wanted} that leads installs its schedule{over}."),
+    )
 
 
 @command(

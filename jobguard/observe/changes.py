@@ -17,13 +17,16 @@ from jobguard.wire import RangeRequest, int64
 if TYPE_CHECKING:
     from jobguard.client import Client
 
-_TARGET = "schedule "
+_TARGET = "schedule"
 _ACTIONS = frozenset(("install", "withdraw", "add", "change", "remove", "roll back"))
 _STEP = 200
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """One definition that came, went, or became another. `action` is install or withdraw for a deploy's."""
+    """One definition that came, went, or became another. `action` is install or withdraw for a deploy's.
+
+    A deploy that was rolled back is none of one job: its `job` is empty.
+    """
 
     at: datetime
     job: str
@@ -76,7 +79,7 @@ def _change(audit: Audit) -> Change | None:
         return None
     return Change(
         at=audit.at,
-        job=audit.target.removeprefix(_TARGET),
+        job=audit.target.removeprefix(_TARGET).strip(),
         action=audit.action,
         what=_difference(audit),
         by=audit.by,
@@ -86,6 +89,8 @@ def _change(audit: Audit) -> Change | None:
 
 
 def _difference(audit: Audit) -> str:
+    if audit.action == "roll back":
+        return f"from {audit.before} to {audit.after}"
     before, after = (
         decode(each.encode(), Schedule) if each else None for each in (audit.before, audit.after)
     )

@@ -8,7 +8,7 @@ import pytest
 from click.testing import Result
 
 from jobguard import Client
-from jobguard.records import Audit, Control, Keys, Open, Schedule, decode
+from jobguard.records import Audit, Control, Deploy, Keys, Open, Schedule, decode
 from tests.faces import NOW, put
 
 Run = Callable[..., Result]
@@ -135,3 +135,13 @@ def test_what_cannot_be_is_refused_with_a_sentence(
     answer = run("schedules", *words)
     assert (answer.exit_code, answer.stdout) == (code, "")
     assert text in answer.stderr
+
+
+def test_a_version_is_rolled_back_only_by_force(client: Client, run: Run) -> None:
+    put(client, Keys(client.namespace).deploy(), Deploy(version=6, registered=NOW))
+    refused = run("schedules", "install", "--version", "5")
+    assert refused.exit_code == 4
+    assert "version 6 is in force; only --force puts version 5 in its place" in refused.stderr
+    forced = run("schedules", "install", "--version", "5", "--force", "--reason", "the deploy was bad")
+    assert "the next beat of version 5 that leads" in forced.stdout.lower()
+    assert "from version 6 to version 5" in run("schedules", "changes").stdout

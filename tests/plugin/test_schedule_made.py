@@ -246,3 +246,40 @@ def test_a_deploy_that_changes_nothing_writes_nothing_but_its_version(stage: Sta
     before = stage.client.get(stage.keys.schedule("work"))
     stage.term(job("work"), version=2)
     assert stage.client.get(stage.keys.schedule("work")) == before
+
+
+def test_a_deploy_is_rolled_back_and_stays_so(stage: Stage) -> None:
+    stage.term(job("work", every_s=10), version=5)
+    newer = stage.term(job("work", every_s=30), version=6)
+    with operators(stage) as hands:
+        with pytest.raises(schedules.OlderSchedule, match="version 6 is in force"):
+            schedules.install(hands, 5, actor=ANN)
+        assert schedules.install(hands, 7, actor=ANN) is None
+        schedules.install(hands, 5, actor=ANN, force=True)
+        assert schedules.install(hands, 5, actor=ANN, force=True) is None
+        newer.begin()
+        assert text_in_force(stage) == "every 30 s"  # it installs nothing, and neither removes anything
+        stage.term(job("work", every_s=10), version=5)
+        assert text_in_force(stage) == "every 10 s"
+        stage.term(job("work", every_s=30), version=6)
+        assert text_in_force(stage) == "every 10 s"
+        stage.term(job("work", every_s=70), version=7)
+        assert text_in_force(stage) == "every 70 s"
+        actions = [(each.action, each.what) for each in schedule_changes(hands).items if not each.job]
+    assert actions == [("roll back", "from version 6 to version 5")]
+
+
+def test_what_was_rolled_back_is_not_installed_by_a_leader_that_has_not_heard_of_it(stage: Stage) -> None:
+    stage.term(job("work", every_s=10), version=5)
+    leader = stage.term(job("work", every_s=30), version=6)
+    leader.client.delete(stage.keys.schedule("work"))
+    with operators(stage) as hands:
+        schedules.install(hands, 5, actor=ANN, force=True)
+    with pytest.raises(Stale):
+        leader.look_again("work")
+
+
+def text_in_force(stage: Stage) -> str:
+    found = stage.schedule("work")
+    assert found
+    return found.text
