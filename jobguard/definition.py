@@ -13,8 +13,8 @@ import msgspec
 
 from jobguard.errors import ConfigurationError
 from jobguard.policy import Policy, chosen
-from jobguard.records import RUN_TIME, Schedule
-from jobguard.schedule import At, Cron, Every, Times, cron, times_of
+from jobguard.records import RUN_TIME, Open, Schedule
+from jobguard.schedule import DAY, At, Cron, Every, Times, cron, times_of
 
 POLICIES = ("on_lost", "overlap", "catch_up", "start_deadline")
 """What can be chosen per schedule here; the workers read the others from their own configuration."""
@@ -96,6 +96,23 @@ def definition_of(record: Schedule) -> Definition:
         kwargs=record.kwargs,
         options=record.options,
         policy={key: value for key, value in record.policy.items() if value is not None},
+    )
+
+
+def by_hand(schedule: Schedule, nominal: datetime, now: datetime) -> Open:
+    """Signed by no planner: whoever leads knows that it was never sent, and publishes it."""
+    policy = schedule.policy
+    overlap, on_lost, seconds = policy.get("overlap"), policy.get("on_lost"), policy.get("start_deadline")
+    return Open(
+        n=1,
+        r=0,
+        job=schedule.job,
+        nominal=nominal,
+        task=schedule.task,
+        trigger="manual",
+        overlap={"queue-one": "wait", "allow": "allow"}.get(str(overlap), "skip"),
+        reruns=on_lost["rerun"] if isinstance(on_lost, dict) else 0,
+        deadline=now + (timedelta(seconds=seconds) if seconds else DAY),
     )
 
 

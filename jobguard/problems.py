@@ -7,6 +7,7 @@ Never                changes a name or a number that was released
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from jobguard.backfill import NotConfirmed
 from jobguard.errors import (
     ConfigurationError,
     JobguardError,
@@ -44,6 +45,7 @@ KINDS: tuple[tuple[type[JobguardError], Kind], ...] = (
     ),
     (ScheduleExists, Kind("schedule-exists", 409, "The name is taken", 4)),
     (OlderSchedule, Kind("older-schedule", 409, "A newer schedule is in force", 4)),
+    (NotConfirmed, Kind("not-confirmed", 409, "Another number than was confirmed", 4)),
     (BadCursor, Kind("bad-cursor", 400, "Bad cursor", 2)),
     (ConfigurationError, Kind("bad-request", 400, "Bad request", 2)),
     (NotAcquired, Kind("timed-out", 409, "Not acquired in time", 8)),

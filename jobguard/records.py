@@ -241,7 +241,7 @@ class Open(Record, frozen=True, kw_only=True):
     job: str
     nominal: datetime
     task: str
-    trigger: str = "schedule"  # schedule, catch-up, manual
+    trigger: str = "schedule"  # schedule, catch-up, manual, backfill
     overlap: str = "skip"  # as in Header
     reruns: int = 0  # how many lost attempts may be dispatched again
     lost: int = 0  # lost attempts so far

@@ -13,19 +13,21 @@ is planned past a pause the leader has not read yet. It lies beside the definiti
 """
 
 import secrets
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from jobguard.definition import Definition
+from jobguard.backfill import NotConfirmed, Window, backfill
+from jobguard.backfill import preview as preview_backfill
+from jobguard.definition import Definition, by_hand
 from jobguard.errors import ConfigurationError
 from jobguard.observe import NotFound
 from jobguard.observe import schedules as list
 from jobguard.observe.reading import read
 from jobguard.operate import PATIENCE_S, Actor, found
 from jobguard.ops import compare_absent, compare_mod, compare_present, get_op, put_op
-from jobguard.records import Control, Keys, Occurrence, Open, Schedule, encode
+from jobguard.records import Control, Keys, Occurrence, Schedule, encode
 from jobguard.registry import (
     OlderSchedule,
     ScheduleChanged,
@@ -36,7 +38,6 @@ from jobguard.registry import (
     install,
     remove,
 )
-from jobguard.schedule import DAY
 from jobguard.steps import see
 from jobguard.wire import RangeRequest
 
@@ -46,15 +47,19 @@ if TYPE_CHECKING:
 __all__ = [
     "Actor",
     "Definition",
+    "NotConfirmed",
     "OlderSchedule",
     "ScheduleChanged",
     "ScheduleExists",
+    "Window",
     "add",
+    "backfill",
     "change",
     "get",
     "install",
     "list",
     "pause",
+    "preview_backfill",
     "remove",
     "resume",
     "trigger",
@@ -110,7 +115,7 @@ def trigger(client: "Client", job: str, *, actor: Actor) -> Occurrence:
         if schedule is None:
             raise NotFound(f"no job {job!r} is planned")
         now = datetime.now(UTC)
-        record = _by_hand(schedule.record, now.replace(microsecond=now.microsecond or 1))
+        record = by_hand(schedule.record, now.replace(microsecond=now.microsecond or 1), now)
         audit = actor.audit("trigger", f"schedule {job}", after=record.occurrence.stamp)
         entry = keys.audit(audit.at, secrets.token_hex(8))
         answer = client.txn_until_known(
@@ -125,20 +130,3 @@ def trigger(client: "Client", job: str, *, actor: Actor) -> Occurrence:
         )
         if answer.succeeded or found(answer.responses[0].response_range):
             return record.occurrence
-
-
-def _by_hand(schedule: Schedule, now: datetime) -> Open:
-    """Signed by no planner: whoever leads knows that it was never sent, and publishes it."""
-    policy = schedule.policy
-    overlap, on_lost, seconds = policy.get("overlap"), policy.get("on_lost"), policy.get("start_deadline")
-    return Open(
-        n=1,
-        r=0,
-        job=schedule.job,
-        nominal=now,
-        task=schedule.task,
-        trigger="manual",
-        overlap={"queue-one": "wait", "allow": "allow"}.get(str(overlap), "skip"),
-        reruns=on_lost["rerun"] if isinstance(on_lost, dict) else 0,
-        deadline=now + (timedelta(seconds=seconds) if seconds else DAY),
-    )

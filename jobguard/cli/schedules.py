@@ -196,6 +196,41 @@ def trigger(face: Face, job: str, reason: str) -> None:
     )
 
 
+@command(
+    schedules,
+    reads=False,
+    epilog="Example: jobguard schedules backfill digest --from 2026-11-01T00:00Z --to 2026-11-08T00:00Z",
+)
+@click.argument("job")
+@click.option("--from", "start", required=True, callback=_moment, help="The first moment of the window.")
+@click.option("--to", "end", required=True, callback=_moment, help="The first moment after it.")
+@click.option("--confirm", type=click.IntRange(1), metavar="COUNT", help="Do it: the count that was shown.")
+@click.option("--reason", default="", help="Why; kept in the audit log.")
+def backfill(face: Face, job: str, start: datetime, end: datetime, confirm: int | None, reason: str) -> None:
+    """Run the occurrences of a past window once more. Without --confirm it only counts them.
+
+    Each is an occurrence of its own; where the job must not overlap they run one after the other.
+    """
+    if confirm is None:
+        window = by_hand.preview_backfill(face.client, job, start, end)
+        face.give(window, lambda: draw_window(window))
+        return
+    planned = by_hand.backfill(face.client, job, start, end, count=confirm, actor=actor(reason))
+    face.give(
+        {"job": job, "planned": [each.nominal for each in planned]},
+        lambda: click.echo(f"{len(planned)} runs of {job} are planned."),
+    )
+
+
+def draw_window(window: by_hand.Window) -> None:
+    if not window.count:
+        click.echo(f"{window.job} has no time in this window.")
+        return
+    how = "side by side" if window.overlap == "allow" else "one after the other"
+    click.echo(f"{window.count} runs of {window.job}, {when(window.first)} to {when(window.last)}, {how}.")
+    click.echo(f"Nothing is planned yet: add --confirm {window.count}", err=True)
+
+
 def moment(text: str, option: str = "--until") -> datetime:
     """A time with its offset. One without is refused: it would mean another moment on each host."""
     try:

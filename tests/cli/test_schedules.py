@@ -145,3 +145,15 @@ def test_a_version_is_rolled_back_only_by_force(client: Client, run: Run) -> Non
     forced = run("schedules", "install", "--version", "5", "--force", "--reason", "the deploy was bad")
     assert "the next beat of version 5 that leads" in forced.stdout.lower()
     assert "from version 6 to version 5" in run("schedules", "changes").stdout
+
+
+def test_a_backfill_is_counted_first_and_confirmed_by_the_count(client: Client, run: Run) -> None:
+    window = ("backfill", "digest", "--from", "2026-11-01T00:00Z", "--to", "2026-11-08T00:00Z")
+    counted = run("schedules", *window)
+    assert counted.stdout == (
+        "7 runs of digest, 2026-11-01T01:30:00Z to 2026-11-07T01:30:00Z, one after the other.\n"
+    )
+    assert "--confirm 7" in counted.stderr
+    assert run("schedules", *window, "--confirm", "6").exit_code == 4
+    assert run("schedules", *window, "--confirm", "7").stdout == "7 runs of digest are planned.\n"
+    assert len(client.prefix(Keys(client.namespace).prefix("open", "digest")).kvs) == 7

@@ -89,3 +89,18 @@ def test_the_page_says_where_each_comes_from_and_who_changed_it(client: Client, 
         "add",
     ):
         assert words in text
+
+
+def test_a_backfill(client: Client, api: FlaskClient) -> None:
+    planned_by_code(client)
+    path = "/api/v1/schedules/cG9sbA/backfills"
+    window = {"start": "2026-11-01T00:00:00Z", "end": "2026-11-01T00:01:00Z"}
+    counted = api.get(path, query_string=window)
+    assert (counted.json["count"], counted.json["first"]) == (12, "2026-11-01T00:00:00Z")
+    wrong = api.post(path, json={**window, "count": 11})
+    assert (wrong.status_code, wrong.json["type"]) == (409, "urn:jobguard:problem:not-confirmed")
+    planned = api.post(path, json={**window, "count": 12, "reason": "the import was wrong"})
+    assert planned.status_code == 201
+    assert len(planned.json["planned"]) == 12
+    assert api.get(path, query_string={**window, "end": "soon"}).status_code == 400
+    assert api.get(path, query_string={**window, "end": "2026-11-01T00:01:00"}).status_code == 400

@@ -1,5 +1,6 @@
-"""Schedules: what is planned; made, changed and removed at run time; what was changed."""
+"""Schedules: what is planned; made, changed and removed at run time; what was changed; backfills."""
 
+from datetime import UTC, datetime
 from typing import TypeVar
 
 import msgspec
@@ -7,7 +8,7 @@ from flask import Blueprint, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import BadRequest
 
-from jobguard import observe, registry
+from jobguard import backfill, observe, registry
 from jobguard.definition import Definition
 from jobguard.operate import Actor
 from jobguard_webui.api.answer import answer, limit, seen_revision
@@ -35,6 +36,13 @@ class New(Change, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Removal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    reason: str = ""
+
+
+class Backfill(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    start: str
+    end: str
+    count: int
     reason: str = ""
 
 
@@ -81,6 +89,25 @@ def remove(id: str) -> ResponseReturnValue:
     return answer({"job": job, "removed": removed})
 
 
+@bp.get("/schedules/<id>/backfills")
+def preview_backfill(id: str) -> ResponseReturnValue:
+    """What a backfill of the window would run."""
+    args = request.args
+    start, end = (moment(args.get(name, ""), name) for name in ("start", "end"))
+    return answer(backfill.preview(store().client, observe.job_of(id), start, end))
+
+
+@bp.post("/schedules/<id>/backfills")
+def plan_backfill(id: str) -> ResponseReturnValue:
+    """Plan it; `count` is what the preview said."""
+    asked, job = body(Backfill), observe.job_of(id)
+    start, end = moment(asked.start, "start"), moment(asked.end, "end")
+    planned = backfill.backfill(store().client, job, start, end, count=asked.count, actor=who(asked.reason))
+    response = answer({"job": job, "planned": [each.nominal for each in planned]})
+    response.status_code = 201
+    return response
+
+
 @bp.get("/schedule-changes")
 def changes() -> ResponseReturnValue:
     job, cursor = request.args.get("job") or None, request.args.get("cursor")
@@ -92,6 +119,16 @@ def body(kind: type[T]) -> T:
         return msgspec.json.decode(request.get_data() or b"{}", type=kind)
     except msgspec.DecodeError as error:
         raise BadRequest(f"the body is no {kind.__name__.lower()}: {error}") from None
+
+
+def moment(text: str, name: str) -> datetime:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadRequest(f"{name} is a time such as 2026-12-01T06:00Z") from None
+    if found.tzinfo is None:
+        raise BadRequest(f"{name} needs an offset: {text}Z for UTC")
+    return found.astimezone(UTC)
 
 
 def who(reason: str) -> Actor:
