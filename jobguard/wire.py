@@ -477,16 +477,101 @@ class AuthStatusResponse(Response, frozen=True):
 
 
 class AuthRequest(Message, frozen=True):
-    """POST /v3/auth/enable, and disable."""
+    """POST /v3/auth/enable, and disable; also user/list and role/list."""
 
 
 class AuthResponse(Response, frozen=True):
-    pass
+    """Of all that changes users or roles."""
 
 
 class AuthenticateRequest(Message, frozen=True):
     name: str = ""
     password: str = ""
+
+
+class AuthenticateResponse(Response, frozen=True):
+    token: str = ""
+
+
+class UserAddOptions(Message, frozen=True):
+    no_password: bool = False
+
+
+class UserAddRequest(Message, frozen=True):
+    """POST /v3/auth/user/add."""
+
+    name: str = ""
+    password: str = ""
+    options: UserAddOptions = UserAddOptions()
+
+
+class UserRequest(Message, frozen=True):
+    """POST /v3/auth/user/get, and delete."""
+
+    name: str = ""
+
+
+class UserGetResponse(Response, frozen=True):
+    roles: tuple[str, ...] = ()
+
+
+class UserListResponse(Response, frozen=True):
+    users: tuple[str, ...] = ()
+
+
+class UserChangePasswordRequest(Message, frozen=True):
+    name: str = ""
+    password: str = ""
+
+
+class UserGrantRoleRequest(Message, frozen=True):
+    """The field is `user` here, and `name` in its opposite."""
+
+    user: str = ""
+    role: str = ""
+
+
+class UserRevokeRoleRequest(Message, frozen=True):
+    name: str = ""
+    role: str = ""
+
+
+class RoleAddRequest(Message, frozen=True):
+    name: str = ""
+
+
+class RoleRequest(Message, frozen=True):
+    """POST /v3/auth/role/get, and delete."""
+
+    role: str = ""
+
+
+PermissionType = Literal["READ", "WRITE", "READWRITE", 0, 1, 2]
+
+
+class Permission(Message, frozen=True):
+    permType: PermissionType = "READ"
+    key: bytes = b""
+    range_end: bytes = b""
+
+
+class RoleGetResponse(Response, frozen=True):
+    perm: tuple[Permission, ...] = ()
+
+
+class RoleListResponse(Response, frozen=True):
+    roles: tuple[str, ...] = ()
+
+
+class RoleGrantPermissionRequest(Message, frozen=True):
+    name: str = ""
+    perm: Permission | None = None
+
+
+class RoleRevokePermissionRequest(Message, frozen=True):
+    role: str = ""
+    key: bytes = b""
+    range_end: bytes = b""
 
 
 # --- lock and election ----------------------------------------------------------------------------

@@ -234,8 +234,10 @@ def _apply_the_rest(loaded: Loaded, batch: Batch, database: Database | None = No
     """Of the log, into the machine; and into the file, if there is one to write to."""
     machine: Machine = loaded.machine
     for entry in loaded.entries[loaded.applied_index - loaded.base.index :]:
-        normal = entry.kind is EntryKind.NORMAL
-        rows = machine.apply(decode(entry.data)[1], entry.term).rows if normal else None
+        rows = None
+        if entry.kind is EntryKind.NORMAL:
+            origin, command = decode(entry.data)
+            rows = machine.apply(command, entry.term, origin.caller).rows
         batch.apply(entry.index, rows)
         if database is not None and len(batch.events) >= _BATCH_ENTRIES:
             database.write(batch)

@@ -1,6 +1,6 @@
 """Step 4 of a Ready: committed entries, in index order, into the machine and out to all who wait for them.
 
-Place in the house   replica -> applier -> machine.apply, journal, watchers, lessor, proposals
+Place in the house   replica -> applier -> machine.apply, journal, watchers, lessor, tokens, proposals
 Takes                committed entries
 Gives                rows to the journal, events to watchers, answers to proposers, lease time to the lessor
 Never                skips an entry, applies one twice, or stops at a refusal, which is an answer too
@@ -22,6 +22,7 @@ from jobguard_store.proposals import Proposals
 from jobguard_store.raft import Configuration
 from jobguard_store.raft.messages import Entry, EntryKind, Snapshot
 from jobguard_store.reconfiguring import Reconfiguring
+from jobguard_store.tokens import Tokens
 from jobguard_store.watchers import Watchers
 
 SLOW_S = 0.1  # as etcd has it
@@ -38,6 +39,7 @@ class Applier:
         watchers: Watchers,
         lessor: Lessor,
         proposals: Proposals,
+        tokens: Tokens,
         reconfiguring: Reconfiguring,
         lead_in: Callable[[int], bool],
         on_compacted: Callable[[], None],
@@ -50,6 +52,7 @@ class Applier:
         self._watchers = watchers
         self._lessor = lessor
         self._proposals = proposals
+        self._tokens = tokens
         self._reconfiguring = reconfiguring
         self._lead_in = lead_in
         self._on_compacted = on_compacted
@@ -99,13 +102,15 @@ class Applier:
                 f"log entry {entry.index} was written by a newer jobguard ({unknown}): start this node with "
                 "that version."
             ) from unknown
-        applied = self._machine.apply(command, entry.term)
+        applied = self._machine.apply(command, entry.term, origin.caller)
         self._counts.applied(applied)
         self._journal.applied(entry.index, applied.rows)
         if applied.events:
             self._watchers.publish(applied.revision, applied.events)
         if self._lessor.term:
             self._lessor.applied(command, applied, self._loop.time())
+        if applied.rows.auth is not None:
+            self._tokens.applied(applied.result, self._loop.time())
         self._proposals.applied(origin, applied)
         if applied.rows.compact_revision is not None:
             self._on_compacted()

@@ -206,18 +206,88 @@ class NoDowngrade(StoreError):
     text = "etcdserver: no inflight downgrade job"
 
 
-class AuthNotEnabled(StoreError):
+class AuthRefused(StoreError):
+    """The users and roles stay as they are."""
+
+
+class AuthNotEnabled(AuthRefused):
     text = "etcdserver: authentication is not enabled"
 
 
-class RootUserNotExist(StoreError):
-    """Nobody can be made a user yet: authentication cannot be enabled, and nobody is let believe it is."""
-
+class RootUserNotExist(AuthRefused):
     text = "etcdserver: root user does not exist"
 
 
+class RootRoleNotExist(AuthRefused):
+    text = "etcdserver: root user does not have root role"
+
+
+class UserExists(AuthRefused):
+    text = "etcdserver: user name already exists"
+
+
+class UserNotFound(AuthRefused):
+    text = "etcdserver: user name not found"
+
+
+class RoleExists(AuthRefused):
+    text = "etcdserver: role name already exists"
+
+
+class RoleNotFound(AuthRefused):
+    text = "etcdserver: role name not found"
+
+
+class RoleNotGranted(AuthRefused):
+    text = "etcdserver: role is not granted to the user"
+
+
+class PermissionNotGranted(AuthRefused):
+    text = "etcdserver: permission is not granted to the role"
+
+
+class UserEmpty(InvalidRequest):
+    """A user without a name; also: no token, where there has to be one."""
+
+    text = "etcdserver: user name is empty"
+
+
+class RoleEmpty(InvalidRequest):
+    text = "etcdserver: role name is empty"
+
+
+class PermissionNotGiven(InvalidRequest):
+    text = "etcdserver: permission not given"
+
+
+class InvalidAuthManagement(InvalidRequest):
+    """Nobody could undo it: root is left as it is while authentication is on."""
+
+    text = "etcdserver: invalid auth management"
+
+
+class AuthFailed(InvalidRequest):
+    text = "etcdserver: authentication failed, invalid user ID or password"
+
+
+class AuthRevisionOld(InvalidRequest):
+    """The users have changed since the caller was told from his token. It may be good still: look again."""
+
+    text = "etcdserver: revision of auth store is old"
+
+
+class NoPasswordUser(StoreError):
+    """gRPC has no code for it."""
+
+    text = "auth: authentication failed, password was given for no password user"
+
+
+class PermissionDenied(StoreError):
+    text = "etcdserver: permission denied"
+
+
 class InvalidAuthToken(StoreError):
-    """We gave out none."""
+    """We gave it to nobody; or it is of an earlier life, too old, or of before a change of his password."""
 
     text = "etcdserver: invalid auth token"
 

@@ -20,9 +20,13 @@ from jobguard_store.config import NodeConfig
 from jobguard_store.counts import Traffic
 from jobguard_store.cutting import Overtaken
 from jobguard_store.errors import (
+    AuthFailed,
+    AuthNotEnabled,
+    AuthRevisionOld,
     BadTransferee,
     Compacted,
     NoLeader,
+    NoPasswordUser,
     NoSpace,
     NotTheLeader,
     RequestTimedOut,
@@ -30,7 +34,8 @@ from jobguard_store.errors import (
     TooManyRequests,
 )
 from jobguard_store.history import is_historic
-from jobguard_store.machine.commands import AlarmKind, Command, Range, Txn
+from jobguard_store.machine.auth import Auth, Role, User
+from jobguard_store.machine.commands import ANONYMOUS, AlarmKind, Authenticate, Caller, Command, Range, Txn
 from jobguard_store.machine.results import Alarm, HistoricRange, TxnResult
 from jobguard_store.machine.txn import check_revision
 from jobguard_store.members import MemberInfo
@@ -39,6 +44,7 @@ from jobguard_store.raft import NotLeader, TransferRefused
 from jobguard_store.replica import Replica
 from jobguard_store.storage.damage import DiskFull
 from jobguard_store.storage.hashkv import Hash
+from jobguard_store.tokens import Token, digest, new_secret
 from jobguard_store.watchers import Interest, Subscription, WatchBatch
 
 __all__ = [
@@ -210,10 +216,13 @@ class Node:
 
     async def propose(self, command: Command) -> Answer:
         """Have `command` committed and applied here, and give its answer (historic ranges filled in)."""
+        return await self._propose(command, ANONYMOUS)
+
+    async def _propose(self, command: Command, caller: Caller) -> Answer:
         replica = self._replica
         if replica.disk_full:
             raise NoSpace
-        applied = await replica.propose(command)
+        applied = await replica.propose(command, caller)
         result = applied.result
         if isinstance(result, TxnResult) and is_historic(result):
             try:
@@ -280,6 +289,9 @@ class Node:
         """
         self._replica.check_running()
         interest = Interest(key, range_end, prev_kv, no_put, no_delete)
+        return self._watch(interest, start_revision)
+
+    def _watch(self, interest: Interest, start_revision: int) -> Subscription:
         return self._replica.watchers.watch(interest, start_revision)
 
     # --- leases -----------------------------------------------------------------------------------
@@ -289,15 +301,74 @@ class Node:
         told = await self._replica.ask(Question.RENEW, lease_id)
         return told.granted if told.remaining > 0 else 0
 
-    async def time_to_live(self, lease_id: int) -> LeaseStatus:
+    async def time_to_live(self, lease_id: int, *, keys: bool) -> LeaseStatus:
+        """With its `keys`, if they are asked for."""
         replica = self._replica
         told = await replica.ask(Question.REMAINING, lease_id)
         await replica.caught_up(told.index)
         replica.check_running()
-        return LeaseStatus(told.remaining, told.granted, tuple(replica.machine.lease_keys(lease_id)))
+        attached = replica.machine.lease_keys(lease_id) if keys else ()
+        return LeaseStatus(told.remaining, told.granted, tuple(attached))
 
     async def leases(self) -> list[int]:
         """The ids of all leases, after a read barrier."""
         await self.read_barrier()
         self._replica.check_running()
         return self._replica.machine.lease_ids()
+
+    # --- users ------------------------------------------------------------------------------------
+
+    def require_root(self) -> None:
+        """Whoever has the node itself may do everything; callers from outside have a Guarded one."""
+
+    async def auth(self) -> Auth:
+        """Users and roles, after a read barrier."""
+        await self.read_barrier()
+        self._replica.check_running()
+        return self._replica.machine.auth
+
+    async def user(self, name: str) -> User:
+        """Raises UserNotFound."""
+        return (await self.auth()).user(name)
+
+    async def role(self, name: str) -> Role:
+        """Raises RoleNotFound."""
+        return (await self.auth()).role(name)
+
+    async def hash_password(self, password: str) -> bytes:
+        """For a command: a log never holds a password."""
+        return await self._replica.passwords.hash(password)
+
+    async def authenticate(self, name: str, password: str) -> Token:
+        """A new token, which all members know from its index on.
+
+        Raises AuthNotEnabled, AuthFailed, NoPasswordUser.
+        """
+        await self.read_barrier()
+        replica = self._replica
+        fitting = None
+        while True:
+            replica.check_running()
+            auth = replica.machine.auth
+            if not auth.enabled:
+                raise AuthNotEnabled
+            hashed = _hash_of(auth, name)
+            if hashed != fitting and not await replica.passwords.fits(password, hashed):
+                raise AuthFailed
+            fitting = hashed
+            secret = new_secret()
+            try:
+                await self._propose(Authenticate(name, digest(secret), auth.revision), ANONYMOUS)
+            except AuthRevisionOld:
+                continue  # something about users changed meanwhile, perhaps this very password
+            return Token(secret, replica.applied_index)
+
+
+def _hash_of(auth: Auth, name: str) -> bytes:
+    """Raises AuthFailed, NoPasswordUser."""
+    if name not in auth.users:
+        raise AuthFailed
+    password = auth.users[name].password
+    if password is None:
+        raise NoPasswordUser
+    return password

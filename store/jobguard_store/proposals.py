@@ -33,7 +33,7 @@ from jobguard_store.errors import (
     StoreError,
     TooManyRequests,
 )
-from jobguard_store.machine.commands import Command, Origin, encode
+from jobguard_store.machine.commands import ANONYMOUS, Caller, Command, Origin, encode
 from jobguard_store.peer_messages import numbers
 
 if TYPE_CHECKING:
@@ -73,11 +73,11 @@ class Proposals:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def submit(self, command: Command, now: float) -> asyncio.Future[Applied]:
+    def submit(self, command: Command, now: float, caller: Caller = ANONYMOUS) -> asyncio.Future[Applied]:
         if len(self._waiting) >= WAITERS_MAX or self._bytes >= WAITING_BYTES_MAX:
             raise TooManyRequests
         sequence = next(self._sequences)
-        data = encode(Origin(self._member, self._boot, sequence), command)
+        data = encode(Origin(self._member, self._boot, sequence, caller), command)
         future: asyncio.Future[Applied] = self._loop.create_future()
         waiter = Waiter(sequence, data, now, future)
         self._waiting[waiter.sequence] = waiter

@@ -37,10 +37,11 @@ from jobguard_store.history import History
 from jobguard_store.joining import removed
 from jobguard_store.journal import Journal
 from jobguard_store.lessor import Lessor
-from jobguard_store.machine.commands import Command
+from jobguard_store.machine.commands import ANONYMOUS, Caller, Command
 from jobguard_store.machine.results import Applied
 from jobguard_store.members import Members, about, founders, life_of, was_removed
 from jobguard_store.opening import Opened, open_file
+from jobguard_store.passwords import Passwords
 from jobguard_store.peer_messages import (
     REFUSED,
     Ask,
@@ -67,6 +68,7 @@ from jobguard_store.reconfiguring import Reconfiguring
 from jobguard_store.retention import Retention
 from jobguard_store.storage.damage import DiskFull
 from jobguard_store.storage.snapshot import Staged
+from jobguard_store.tokens import Tokens
 from jobguard_store.transport import Transport
 from jobguard_store.trimming import Trimming
 from jobguard_store.watchers import Tail, Watchers
@@ -130,6 +132,8 @@ class Replica:
         tail = Tail(self.machine.revision)
         self.history = History(database, self.machine, tail)
         self.watchers = Watchers(self.history, tail)
+        self.tokens = Tokens(self.machine)
+        self.passwords = Passwords()
         self.members = Members(self.raft.snapshot_at(loaded.applied_index).configuration, loaded.lives)
         self._in_touch_with = NOBODY
         self._meeting = asyncio.Lock()
@@ -169,6 +173,7 @@ class Replica:
             watchers=self.watchers,
             lessor=self._lessor,
             proposals=self._proposals,
+            tokens=self.tokens,
             reconfiguring=self._reconfiguring,
             lead_in=self._lead_in,
             on_compacted=lambda: self._in_background(self.give_space_back()),
@@ -227,9 +232,9 @@ class Replica:
 
     # --- from the node ----------------------------------------------------------------------------
 
-    async def propose(self, command: Command) -> Applied:
+    async def propose(self, command: Command, caller: Caller = ANONYMOUS) -> Applied:
         self.check_running()
-        future = self._proposals.submit(command, self._loop.time())
+        future = self._proposals.submit(command, self._loop.time(), caller)
         self._schedule()
         return await future
 
@@ -702,6 +707,7 @@ class Replica:
         for task in self._background:
             task.cancel()
         self.watchers.stop()
+        self.passwords.close()
         self._proposals.stop()
         self._reads.stop()
         self._questions.stop()

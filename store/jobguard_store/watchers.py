@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -271,6 +271,19 @@ class Subscription:
         self._watchers.subscribe(self)
 
 
+class Checked(Subscription):
+    """One that ends, with what `check` raises, before it hands out what its caller may not see any more."""
+
+    def __init__(self, watchers: Watchers, interest: Interest, start: int, check: Callable[[], None]) -> None:
+        super().__init__(watchers, interest, start)
+        self._check = check
+
+    async def __anext__(self) -> WatchBatch:
+        batch = await super().__anext__()
+        self._check()
+        return batch
+
+
 class Watchers:
     """All subscriptions of this node, and the live ones by what they cover."""
 
@@ -284,10 +297,15 @@ class Watchers:
         self._prefix_lengths: tuple[int, ...] = ()
         self._by_range: dict[bytes, set[Subscription]] = {}
 
-    def watch(self, interest: Interest, start_revision: int) -> Subscription:
+    def watch(
+        self, interest: Interest, start_revision: int, check: Callable[[], None] | None = None
+    ) -> Subscription:
         """From `start_revision` on, which may lie in the future; 0 is from now on."""
         start = start_revision or self.history.revision + 1
-        subscription = Subscription(self, interest, start)
+        if check is None:
+            subscription = Subscription(self, interest, start)
+        else:
+            subscription = Checked(self, interest, start, check)
         self._all.add(subscription)
         if start > self.history.revision:
             subscription.go_live()

@@ -101,14 +101,14 @@ def test_a_body_in_crumbs_is_put_together_once(gateway: Gateway, inside: Inside)
 def test_a_call_ends_with_its_client(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     under_way, ended = threading.Event(), threading.Event()
 
-    async def never(command: object) -> None:
+    async def never(command: object, caller: object) -> None:
         under_way.set()
         try:
             await asyncio.Event().wait()
         finally:
             ended.set()
 
-    monkeypatch.setattr(inside.node, "propose", never)
+    monkeypatch.setattr(inside.node._replica, "propose", never)
     with connected(inside) as (link, _):
         link.sendall(request(PUT, put("k", "v")))
         assert under_way.wait(PATIENCE_S)

@@ -59,11 +59,11 @@ def test_a_write_cut_short_by_the_end_is_answered_as_unknown(
     inside = Inside(tmp_path)
     under_way = threading.Event()
 
-    async def never(command: object) -> None:
+    async def never(command: object, caller: object) -> None:
         under_way.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(inside.node, "propose", never)
+    monkeypatch.setattr(inside.node._replica, "propose", never)
     answers: list[tuple[int, int, str]] = []
     with Gateway(inside.url) as gateway:
         writer = threading.Thread(target=lambda: answers.append(gateway.post(PUT, put("k", "v")).error))

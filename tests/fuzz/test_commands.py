@@ -40,7 +40,7 @@ def test_a_damaged_entry_is_a_command_or_unknown(data: bytes) -> None:
     is_a_command_or_unknown(data)
 
 
-@given(st.integers(0, 12), st.lists(shapes, max_size=12), st.lists(shapes, max_size=2))
+@given(st.integers(0, 23), st.lists(shapes, max_size=12), st.lists(shapes, max_size=2))
 @fuzzed(400)
 def test_any_shape_of_an_entry_is_a_command_or_unknown(
     tag: int, fields: list[object], more: list[object]

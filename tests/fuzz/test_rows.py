@@ -11,10 +11,15 @@ from hypothesis import strategies as st
 
 from jobguard_store.errors import StartupError
 from jobguard_store.machine.commands import (
+    Access,
+    AddRole,
+    AddUser,
     AlarmKind,
     Compact,
     DeleteRange,
     GrantLease,
+    GrantPermission,
+    GrantRole,
     Put,
     RaiseAlarm,
     Range,
@@ -58,6 +63,8 @@ def written(folder: Path) -> Path:
     member.do(GrantLease(7, 60), Put(b"leased", b"v", lease=7))
     member.put(*(f"key{number % 5}" for number in range(25)))
     member.do(DeleteRange(b"key3"), RaiseAlarm(2, AlarmKind.CORRUPT, by_hand=True))
+    member.do(AddUser("u", b"hash"), AddRole("r"), GrantRole("u", "r"))
+    member.do(GrantPermission("r", Access.WRITE, b"key"))
     member.flush()
     member.index_all()
     member.do(Compact(REVISIONS[0]))

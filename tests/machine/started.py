@@ -4,7 +4,7 @@ from typing import Any
 
 from jobguard_store.errors import StoreError
 from jobguard_store.machine.apply import Machine
-from jobguard_store.machine.commands import Command, Put, Range
+from jobguard_store.machine.commands import ANONYMOUS, Caller, Command, Put, Range
 from jobguard_store.machine.results import RangeResult, Record
 
 TERM = 5
@@ -18,23 +18,24 @@ class Started:
     def revision(self) -> int:
         return self.machine.revision
 
-    def apply(self, command: Command, term: int = TERM) -> Any:
+    def apply(self, command: Command, term: int = TERM, caller: Caller = ANONYMOUS) -> Any:
         """Applied, with whatever result."""
-        return self.machine.apply(command, term)
+        return self.machine.apply(command, term, caller)
 
-    def do(self, command: Command) -> Any:
+    def do(self, command: Command, caller: Caller = ANONYMOUS) -> Any:
         """The answer of a command that is not refused."""
-        result = self.apply(command).result
+        result = self.apply(command, caller=caller).result
         assert not isinstance(result, StoreError), result
         return result
 
-    def refusal(self, command: Command) -> type[StoreError]:
+    def refusal(self, command: Command, caller: Caller = ANONYMOUS) -> type[StoreError]:
         """How a command is refused, having changed nothing."""
         before = self.machine.fingerprint()
-        applied = self.apply(command)
+        applied = self.apply(command, caller=caller)
         assert isinstance(applied.result, StoreError), applied.result
         assert self.machine.fingerprint() == before
         assert (applied.events, applied.rows.leases, applied.rows.compact_revision) == ((), (), None)
+        assert applied.rows.auth is None
         return type(applied.result)
 
     def put(self, *keys: str, lease: int = 0) -> None:

@@ -4,18 +4,32 @@ import msgspec
 import pytest
 
 from jobguard_store.machine.commands import (
+    Access,
+    AddRole,
+    AddUser,
+    Authenticate,
+    Caller,
+    ChangePassword,
     Command,
     Compact,
     Compare,
     CompareResult,
     CompareTarget,
     DeleteRange,
+    DeleteRole,
+    DeleteUser,
+    DisableAuth,
+    EnableAuth,
     ExpireLease,
     GrantLease,
+    GrantPermission,
+    GrantRole,
     Origin,
     Put,
     Range,
     RevokeLease,
+    RevokePermission,
+    RevokeRole,
     SortOrder,
     SortTarget,
     Txn,
@@ -46,6 +60,19 @@ WRITTEN: list[tuple[Command, str]] = [
     (RevokeLease(2**62), "9206cf4000000000000000"),
     (ExpireLease(5, 3), "93070503"),
     (Compact(1000), "9208cd03e8"),
+    (EnableAuth(), "910b"),
+    (DisableAuth(), "910c"),
+    (Authenticate("u", b"t", 9), "940da175c4017409"),
+    (AddUser("u", b"h"), "930ea175c40168"),
+    (AddUser("u", None), "930ea175c0"),
+    (DeleteUser("u"), "920fa175"),
+    (ChangePassword("u", b"h"), "9310a175c40168"),
+    (GrantRole("u", "r"), "9311a175a172"),
+    (RevokeRole("u", "r"), "9312a175a172"),
+    (AddRole("r"), "9213a172"),
+    (DeleteRole("r"), "9214a172"),
+    (GrantPermission("r", Access.READWRITE, b"k", b"l"), "9515a17202c4016bc4016c"),
+    (RevokePermission("r", b"k", b"l"), "9416a172c4016bc4016c"),
 ]
 
 
@@ -53,6 +80,15 @@ WRITTEN: list[tuple[Command, str]] = [
 def test_the_bytes_of_each_command(command: Command, written: str) -> None:
     assert encode(ORIGIN, command).hex() == HEAD + written
     assert decode(bytes.fromhex(HEAD + written)) == (ORIGIN, command)
+
+
+def test_who_asked_is_written_behind_the_command_and_nothing_if_nobody_did() -> None:
+    """So that what is written while authentication is off is what it was before there were users."""
+    signed = ORIGIN._replace(caller=Caller("u", 9))
+    head = HEAD.replace("94cf", "96cf", 1)
+    assert encode(signed, Compact(1000)).hex() == head + "9208cd03e8" + "a17509"
+    assert decode(encode(signed, Compact(1000))) == (signed, Compact(1000))
+    assert decode(encode(ORIGIN, Compact(1000)))[0].caller.user == ""
 
 
 def test_fields_added_later_may_be_missing_in_what_was_written_before() -> None:

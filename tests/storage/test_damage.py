@@ -228,6 +228,7 @@ def test_rows_that_do_not_add_up(written: Path, statement: str, reason: str) -> 
 
 def test_the_tables_gone(written: Path) -> None:
     tables = ["log", "history", "versions", "live", "leases", "alarms", "meta", "lives", "alembic_version"]
+    tables += ["auth", "users", "roles"]
     sql(written, *(f"DROP TABLE {table}" for table in tables))
     assert "tables are gone" in refusal(written)
 

@@ -51,7 +51,7 @@ Database.open(Path(sys.argv[1]))
 """
 
 
-HEAD = "0005"
+HEAD = "0007"
 
 
 def later_build(folder: Path, and_then: str) -> Path:

@@ -1,6 +1,7 @@
-"""What a store without users says to those who ask for them.
+"""Users, roles, permissions and tokens.
 
 Place in the house   server -> auth -> node
+Never                hands a password on: only its hash leaves here
 """
 
 from typing import TYPE_CHECKING
@@ -9,30 +10,146 @@ from jobguard import wire
 from jobguard.wire import int64
 from jobguard_store.api.exchange import decode
 from jobguard_store.api.shapes import Body, header
-from jobguard_store.errors import AuthNotEnabled, RootUserNotExist
+from jobguard_store.errors import PermissionNotGiven
+from jobguard_store.machine.commands import (
+    Access,
+    AddRole,
+    AddUser,
+    AuthCommand,
+    ChangePassword,
+    DeleteRole,
+    DeleteUser,
+    DisableAuth,
+    EnableAuth,
+    GrantPermission,
+    GrantRole,
+    RevokePermission,
+    RevokeRole,
+)
 
 if TYPE_CHECKING:
     from jobguard_store.node import Node
 
-NO_CHANGES = 1  # the revision of the users before the first one, in etcd
+_ACCESS: dict[str | int, Access] = {key: each for each in Access for key in (each.name, each.value)}
 
 
 async def status(node: "Node", body: bytes) -> Body:
     decode(body, wire.AuthStatusRequest)
-    head = header(node, node.header().revision)
-    return wire.encode(wire.AuthStatusResponse(header=head, authRevision=int64(NO_CHANGES)))
+    auth = await node.auth()
+    return wire.encode(
+        wire.AuthStatusResponse(header=_header(node), enabled=auth.enabled, authRevision=int64(auth.revision))
+    )
 
 
 async def enable(node: "Node", body: bytes) -> Body:
     decode(body, wire.AuthRequest)
-    raise RootUserNotExist
+    return await _changed(node, EnableAuth())
 
 
 async def disable(node: "Node", body: bytes) -> Body:
     decode(body, wire.AuthRequest)
-    return wire.encode(wire.AuthResponse(header=header(node, node.header().revision)))
+    return await _changed(node, DisableAuth())
 
 
 async def authenticate(node: "Node", body: bytes) -> Body:
-    decode(body, wire.AuthenticateRequest)
-    raise AuthNotEnabled
+    request = decode(body, wire.AuthenticateRequest)
+    token = await node.authenticate(request.name, request.password)
+    return wire.encode(wire.AuthenticateResponse(header=_header(node), token=str(token)))
+
+
+# --- users ----------------------------------------------------------------------------------------
+
+
+async def user_add(node: "Node", body: bytes) -> Body:
+    request = decode(body, wire.UserAddRequest)
+    password = None if request.options.no_password else await node.hash_password(request.password)
+    return await _changed(node, AddUser(request.name, password))
+
+
+async def user_get(node: "Node", body: bytes) -> Body:
+    user = await node.user(decode(body, wire.UserRequest).name)
+    return wire.encode(wire.UserGetResponse(header=_header(node), roles=user.roles))
+
+
+async def user_list(node: "Node", body: bytes) -> Body:
+    decode(body, wire.AuthRequest)
+    users = tuple(sorted((await node.auth()).users))
+    return wire.encode(wire.UserListResponse(header=_header(node), users=users))
+
+
+async def user_delete(node: "Node", body: bytes) -> Body:
+    return await _changed(node, DeleteUser(decode(body, wire.UserRequest).name))
+
+
+async def user_change_password(node: "Node", body: bytes) -> Body:
+    request = decode(body, wire.UserChangePasswordRequest)
+    password = await node.hash_password(request.password)
+    return await _changed(node, ChangePassword(request.name, password))
+
+
+async def user_grant(node: "Node", body: bytes) -> Body:
+    request = decode(body, wire.UserGrantRoleRequest)
+    return await _changed(node, GrantRole(request.user, request.role))
+
+
+async def user_revoke(node: "Node", body: bytes) -> Body:
+    request = decode(body, wire.UserRevokeRoleRequest)
+    return await _changed(node, RevokeRole(request.name, request.role))
+
+
+# --- roles ----------------------------------------------------------------------------------------
+
+
+async def role_add(node: "Node", body: bytes) -> Body:
+    return await _changed(node, AddRole(decode(body, wire.RoleAddRequest).name))
+
+
+async def role_get(node: "Node", body: bytes) -> Body:
+    role = await node.role(decode(body, wire.RoleRequest).role)
+    given = tuple([_permission(each.access, each.key, each.range_end) for each in role])
+    return wire.encode(wire.RoleGetResponse(header=_header(node), perm=given))
+
+
+async def role_list(node: "Node", body: bytes) -> Body:
+    decode(body, wire.AuthRequest)
+    roles = tuple(sorted((await node.auth()).roles))
+    return wire.encode(wire.RoleListResponse(header=_header(node), roles=roles))
+
+
+async def role_delete(node: "Node", body: bytes) -> Body:
+    return await _changed(node, DeleteRole(decode(body, wire.RoleRequest).role))
+
+
+async def role_grant(node: "Node", body: bytes) -> Body:
+    request = decode(body, wire.RoleGrantPermissionRequest)
+    if request.perm is None:
+        node.require_root()
+        raise PermissionNotGiven
+    access = _ACCESS[request.perm.permType]
+    return await _changed(
+        node, GrantPermission(request.name, access, request.perm.key, request.perm.range_end)
+    )
+
+
+async def role_revoke(node: "Node", body: bytes) -> Body:
+    request = decode(body, wire.RoleRevokePermissionRequest)
+    return await _changed(node, RevokePermission(request.role, request.key, request.range_end))
+
+
+async def _changed(node: "Node", command: AuthCommand) -> Body:
+    await node.propose(command)
+    return wire.encode(wire.AuthResponse(header=_header(node)))
+
+
+def _permission(access: Access, key: bytes, range_end: bytes) -> wire.Permission:
+    match access:
+        case Access.READ:
+            return wire.Permission(permType="READ", key=key, range_end=range_end)
+        case Access.WRITE:
+            return wire.Permission(permType="WRITE", key=key, range_end=range_end)
+        case Access.READWRITE:
+            return wire.Permission(permType="READWRITE", key=key, range_end=range_end)
+
+
+def _header(node: "Node") -> wire.ResponseHeader:
+    return header(node, node.header().revision)

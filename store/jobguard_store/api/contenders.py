@@ -16,7 +16,14 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from jobguard_store.api.lease import grant_with_new_id
-from jobguard_store.errors import Compacted, InvalidRequest, LeaseNotFound, RecipeRefused
+from jobguard_store.errors import (
+    Compacted,
+    InvalidAuthToken,
+    InvalidRequest,
+    LeaseNotFound,
+    PermissionDenied,
+    RecipeRefused,
+)
 from jobguard_store.machine.commands import (
     Compare,
     CompareTarget,
@@ -58,7 +65,8 @@ class Contender(NamedTuple):
         async with self._or_leave(node):
             while (before := await self._before(node)) is not None:
                 await gone(node, *before)
-        own = await node.range(Range(self.key), serializable=False)
+        with inner_errors():
+            own = await node.range(Range(self.key), serializable=False)
         kvs = own.result.kvs
         return own.revision if kvs and kvs[0].create_revision == self.revision else None
 
@@ -142,5 +150,5 @@ def inner_errors() -> Iterator[None]:
     """etcd's services are clients of it: what the store refuses them loses its code on the way out."""
     try:
         yield
-    except (InvalidRequest, LeaseNotFound) as error:
+    except (InvalidRequest, LeaseNotFound, InvalidAuthToken, PermissionDenied) as error:
         raise RecipeRefused(str(error)) from None

@@ -11,7 +11,16 @@ from jobguard.wire import int64
 from jobguard_store.api.contenders import contend, first, inner_errors, session, unchanged
 from jobguard_store.api.exchange import GRPC, JSON, Exchange, decode
 from jobguard_store.api.shapes import Body, header, key_value
-from jobguard_store.errors import Compacted, KeyNotProvided, LeaderKeyNotProvided, NobodyElected, NotElected
+from jobguard_store.errors import (
+    Compacted,
+    InvalidAuthToken,
+    KeyNotProvided,
+    LeaderKeyNotProvided,
+    NobodyElected,
+    NotElected,
+    PermissionDenied,
+    UserEmpty,
+)
 from jobguard_store.machine.commands import DeleteRange, Put, Txn
 from jobguard_store.machine.results import ChangeKind, Record
 from jobguard_store.watchers import prefix_end
@@ -62,7 +71,10 @@ async def _proclaim(node: "Node", leader: wire.LeaderKey, value: bytes) -> "Answ
 async def resign(node: "Node", body: bytes) -> Body:
     """Nothing to do for one who does not lead."""
     leader = _given(decode(body, wire.ResignRequest).leader)
-    answer = await node.propose(Txn((unchanged(leader.key, int(leader.rev)),), (DeleteRange(leader.key),)))
+    with inner_errors():
+        answer = await node.propose(
+            Txn((unchanged(leader.key, int(leader.rev)),), (DeleteRange(leader.key),))
+        )
     return wire.encode(wire.ResignResponse(header=header(node, answer.revision)))
 
 
@@ -77,16 +89,20 @@ def _given(leader: wire.LeaderKey | None) -> wire.LeaderKey:
 
 async def leader(node: "Node", body: bytes) -> Body:
     request = decode(body, wire.LeaderRequest)
-    found = await node.range(first(request.name + b"/"), serializable=False)
+    with inner_errors():
+        found = await node.range(first(request.name + b"/"), serializable=False)
     if not found.result.kvs:
         raise NobodyElected
     return wire.encode(_led_by(node, found.revision, found.result.kvs[0]))
 
 
 async def observe(node: "Node", exchange: Exchange) -> None:
-    """A line for the leader of now and one for each value and leader after it."""
+    """A line for the leader of now and one for each value and leader after it; none for who may not know."""
     request = decode(await exchange.body(), wire.LeaderRequest)
-    await exchange.while_there(_observe(node, exchange, request.name + b"/"))
+    try:
+        await exchange.while_there(_observe(node, exchange, request.name + b"/"))
+    except (InvalidAuthToken, PermissionDenied, UserEmpty):
+        await exchange.end()
 
 
 async def _observe(node: "Node", exchange: Exchange, prefix: bytes) -> None:

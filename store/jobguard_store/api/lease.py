@@ -54,14 +54,14 @@ async def revoke(node: "Node", body: bytes) -> Body:
 
 async def time_to_live(node: "Node", body: bytes) -> Body:
     request = decode(body, wire.LeaseTimeToLiveRequest)
-    status = await node.time_to_live(int(request.ID))
+    status = await node.time_to_live(int(request.ID), keys=request.keys)
     return wire.encode(
         wire.LeaseTimeToLiveResponse(
             header=header(node, node.header().revision),
             ID=request.ID,
             TTL=int64(status.remaining),
             grantedTTL=int64(status.granted),
-            keys=status.keys if request.keys else (),
+            keys=status.keys,
         )
     )
 

@@ -62,6 +62,7 @@ async def hash_(node: "Node", body: bytes) -> Body:
 async def downgrade(node: "Node", body: bytes) -> Body:
     """There is no older version of our file to go back to."""
     request = decode(body, wire.DowngradeRequest)
+    node.require_root()
     if request.action in ("CANCEL", 2):
         raise NoDowngrade
     if not _VERSION.fullmatch(request.version):

@@ -30,7 +30,6 @@ from jobguard_store.config import NodeConfig, address
 from jobguard_store.counts import Calls, Counts
 from jobguard_store.errors import (
     DeadlineExceeded,
-    InvalidAuthToken,
     InvalidRequest,
     NoLeader,
     OutcomeUnknown,
@@ -39,6 +38,7 @@ from jobguard_store.errors import (
     StartupError,
     StoreError,
 )
+from jobguard_store.guarded import Guarded
 
 if TYPE_CHECKING:
     from jobguard_store.node import Node
@@ -85,6 +85,19 @@ _UNARY: dict[str, Unary] = {
     "/auth/enable": auth.enable,
     "/auth/disable": auth.disable,
     "/auth/authenticate": auth.authenticate,
+    "/auth/user/add": auth.user_add,
+    "/auth/user/get": auth.user_get,
+    "/auth/user/list": auth.user_list,
+    "/auth/user/delete": auth.user_delete,
+    "/auth/user/changepw": auth.user_change_password,
+    "/auth/user/grant": auth.user_grant,
+    "/auth/user/revoke": auth.user_revoke,
+    "/auth/role/add": auth.role_add,
+    "/auth/role/get": auth.role_get,
+    "/auth/role/list": auth.role_list,
+    "/auth/role/delete": auth.role_delete,
+    "/auth/role/grant": auth.role_grant,
+    "/auth/role/revoke": auth.role_revoke,
     "/lock/unlock": lock.unlock,
     "/election/proclaim": election.proclaim,
     "/election/leader": election.leader,
@@ -103,18 +116,6 @@ UNARY = {prefix + path: call for prefix in _API for path, call in _UNARY.items()
 STREAMING = {prefix + path: call for prefix in _API for path, call in _STREAMING.items()}
 # Whose requests go on while they are answered: nobody can say that they take too long.
 OPEN_ENDED = [prefix + path for prefix in _API for path in ("/watch", "/lease/keepalive")]
-# Here etcd looks at a token, also while authentication is off.
-_LOOKS_AT_TOKEN = frozenset(
-    prefix + path
-    for prefix in _API
-    for path in (
-        *("/kv/range", "/kv/put", "/kv/deleterange", "/kv/txn", "/kv/compaction", "/watch"),
-        *("/lease/grant", "/lease/revoke", "/kv/lease/revoke"),
-        *("/auth/status", "/auth/enable", "/auth/disable"),
-        *("/cluster/member/add", "/cluster/member/remove"),
-        *("/cluster/member/promote", "/cluster/member/update"),
-    )
-)
 PAGES: dict[str, Page] = {
     "/version": health.version,
     "/health": health.health,
@@ -142,7 +143,8 @@ class Api:
 
     def __init__(self, node: "Node", election_s: float) -> None:
         self.connections_max = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - FILES_RESERVED
-        self._node = node
+        self._node = node  # for what the member does in its own affairs
+        self._public = Guarded(node)  # for all who bring no token
         self._election_s = election_s
         self._counts = node.counts
         self._uncounted = Counts()  # of what is no call
@@ -169,7 +171,7 @@ class Api:
             wishes = _wishes(scope)
             body = await exchange.body()
             if wishes is None:
-                answer = await call(self._node, body)
+                answer = await call(self._public, body)
             else:
                 answer = await self._wished(call, body, wishes)
         except (StoreError, OutcomeUnknown) as error:
@@ -193,9 +195,17 @@ class Api:
             raise NoLeader
         try:
             async with asyncio.timeout(wishes.timeout_s):
-                return await call(self._node, body)
+                return await call(await self._guarded(wishes), body)
         except TimeoutError:
             raise DeadlineExceeded from None
+
+    async def _guarded(self, wishes: "Wishes") -> Guarded:
+        """The node as its caller may use it."""
+        if wishes.token is None:
+            return self._public
+        guarded = Guarded(self._node, wishes.token)
+        await guarded.arrive()
+        return guarded
 
     async def _streaming(self, call: Streaming, scope: Scope, exchange: Exchange) -> None:
         task = asyncio.current_task()
@@ -209,13 +219,14 @@ class Api:
                 raise ServerStopped
             wishes = _wishes(scope)
             if wishes is None:
-                await call(self._node, exchange)
+                await call(self._public, exchange)
             else:
                 async with asyncio.timeout(wishes.timeout_s):
+                    node = await self._guarded(wishes)
                     if wishes.leader:
-                        await self._while_led(call(self._node, exchange))
+                        await self._while_led(call(node, exchange))
                     else:
-                        await call(self._node, exchange)
+                        await call(node, exchange)
             code = OK
         except TimeoutError:
             code = GrpcCode.DEADLINE_EXCEEDED
@@ -293,18 +304,20 @@ def _counted(counts: Counts) -> dict[str, Calls]:
 
 
 class Wishes:
-    """What a request's metadata asks for: an end after `timeout_s`, and to be refused without a leader."""
+    """What a request's metadata asks for: an end after `timeout_s`, to be refused without a leader, and to
+    be known by its `token`."""
 
-    __slots__ = ("leader", "timeout_s")
+    __slots__ = ("leader", "timeout_s", "token")
 
-    def __init__(self, timeout_s: float | None, leader: bool) -> None:
+    def __init__(self, timeout_s: float | None, leader: bool, token: str | None) -> None:
         self.timeout_s = timeout_s
         self.leader = leader
+        self.token = token
 
 
 def _wishes(scope: Scope) -> Wishes | None:
-    """None for nearly all requests. Raises InvalidRequest, InvalidAuthToken."""
-    timeout_s = None
+    """None for nearly all requests while authentication is off. Raises InvalidRequest."""
+    timeout_s = token = None
     leader = False
     for name, value in scope["headers"]:
         if name == b"grpc-timeout":
@@ -314,9 +327,9 @@ def _wishes(scope: Scope) -> Wishes | None:
             timeout_s = int(match[1]) * _UNIT_S[match[2]]
         elif name == b"grpc-metadata-hasleader":
             leader = value == b"true"
-        elif name == b"authorization" and scope["path"] in _LOOKS_AT_TOKEN:
-            raise InvalidAuthToken
-    return None if timeout_s is None and not leader else Wishes(timeout_s, leader)
+        elif name == b"authorization":
+            token = value.decode("latin-1").removeprefix("Bearer ")
+    return None if timeout_s is None and not leader and token is None else Wishes(timeout_s, leader, token)
 
 
 class _Uvicorn(uvicorn.Server):

@@ -11,7 +11,7 @@ from http import HTTPStatus
 
 from jobguard import wire
 from jobguard_store.errors import (
-    AuthNotEnabled,
+    AuthRefused,
     BadTransferee,
     Compacted,
     CorruptCluster,
@@ -27,12 +27,13 @@ from jobguard_store.errors import (
     MessageTooLarge,
     NoDowngrade,
     NoLeader,
+    NoPasswordUser,
     NoSpace,
     NotTheLeader,
     OutcomeUnknown,
+    PermissionDenied,
     RecipeRefused,
     ReconfigurationRefused,
-    RootUserNotExist,
     ServerStopped,
     StoreError,
     TooManyRequests,
@@ -47,6 +48,7 @@ class GrpcCode(IntEnum):
     INVALID_ARGUMENT = 3
     DEADLINE_EXCEEDED = 4
     NOT_FOUND = 5
+    PERMISSION_DENIED = 7
     RESOURCE_EXHAUSTED = 8
     FAILED_PRECONDITION = 9
     OUT_OF_RANGE = 11
@@ -65,8 +67,9 @@ _CODE: dict[type[Exception], GrpcCode] = {
     NotTheLeader: GrpcCode.FAILED_PRECONDITION,
     BadTransferee: GrpcCode.FAILED_PRECONDITION,
     NoDowngrade: GrpcCode.FAILED_PRECONDITION,
-    AuthNotEnabled: GrpcCode.FAILED_PRECONDITION,
-    RootUserNotExist: GrpcCode.FAILED_PRECONDITION,
+    AuthRefused: GrpcCode.FAILED_PRECONDITION,
+    PermissionDenied: GrpcCode.PERMISSION_DENIED,
+    NoPasswordUser: GrpcCode.UNKNOWN,
     InvalidAuthToken: GrpcCode.UNAUTHENTICATED,
     LeaseTTLTooLarge: GrpcCode.OUT_OF_RANGE,
     Compacted: GrpcCode.OUT_OF_RANGE,
@@ -89,6 +92,7 @@ _HTTP: dict[GrpcCode, HTTPStatus] = {
     GrpcCode.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
     GrpcCode.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
     GrpcCode.NOT_FOUND: HTTPStatus.NOT_FOUND,
+    GrpcCode.PERMISSION_DENIED: HTTPStatus.FORBIDDEN,
     GrpcCode.RESOURCE_EXHAUSTED: HTTPStatus.TOO_MANY_REQUESTS,
     GrpcCode.FAILED_PRECONDITION: HTTPStatus.BAD_REQUEST,
     GrpcCode.OUT_OF_RANGE: HTTPStatus.BAD_REQUEST,

@@ -20,7 +20,7 @@ from jobguard.wire import int64
 from jobguard_store.api import shapes
 from jobguard_store.api.exchange import Exchange
 from jobguard_store.api.shapes import header
-from jobguard_store.errors import Compacted
+from jobguard_store.errors import Compacted, InvalidAuthToken, PermissionDenied, UserEmpty
 from jobguard_store.machine.results import ChangeEvent
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 NO_WATCHER = -1  # the id in messages that are about no watcher, or about one that was never made
 DUPLICATE_ID = "mvcc: duplicate watch ID provided on the WatchStream"
 EMPTY_RANGE = "mvcc: watcher range is empty"
+NOT_PERMITTED = f"rpc error: code = PermissionDenied desc = {PermissionDenied.text}"
 MESSAGE_BYTES = 1536 * 1024
 PROGRESS_INTERVAL_S = 600.0
 PROGRESS_POLL_S = 0.05
@@ -92,7 +93,11 @@ class WatchStream:
         elif request.watch_id in self._watchers and request.watch_id != 0:
             await self._refuse(DUPLICATE_ID)
         else:
-            watcher = self._open(self._free_id(request.watch_id), key, request)
+            try:
+                watcher = self._open(self._free_id(request.watch_id), key, request)
+            except (InvalidAuthToken, PermissionDenied, UserEmpty):
+                await self._refuse(NOT_PERMITTED, request.watch_id)
+                return
             await self._send_about(watcher.watch_id, created=True)
             watcher.tasks.append(self._group.create_task(self._pump(watcher)))
             if request.progress_notify:
@@ -119,8 +124,8 @@ class WatchStream:
         self._next_id += 1
         return self._next_id - 1
 
-    async def _refuse(self, reason: str) -> None:
-        await self._send_about(NO_WATCHER, created=True, canceled=True, cancel_reason=reason)
+    async def _refuse(self, reason: str, watch_id: int = NO_WATCHER) -> None:
+        await self._send_about(watch_id, created=True, canceled=True, cancel_reason=reason)
 
     async def _cancel(self, watch_id: int) -> None:
         watcher = self._watchers.pop(watch_id, None)
@@ -148,9 +153,16 @@ class WatchStream:
                     )
                 )
             )
-            self._watchers.pop(watcher.watch_id, None)
-            watcher.tasks.pop(0)  # this very task, which ends here
-            await _forget(watcher)
+            await self._end(watcher)
+        except (PermissionDenied, UserEmpty):
+            await self._send_about(watcher.watch_id, canceled=True, cancel_reason=NOT_PERMITTED)
+            await self._end(watcher)
+
+    async def _end(self, watcher: Watcher) -> None:
+        """From within its own task."""
+        self._watchers.pop(watcher.watch_id, None)
+        watcher.tasks.pop(0)
+        await _forget(watcher)
 
     async def _send_events(self, watcher: Watcher, revision: int, events: Sequence[ChangeEvent]) -> None:
         """One message, or several of a bearable size when there is much to catch up with."""

@@ -26,8 +26,13 @@ from jobguard_store.errors import (
     StoreError,
 )
 from jobguard_store.machine import txn as txns
+from jobguard_store.machine.auth import Auth, AuthChange
 from jobguard_store.machine.commands import (
+    ANONYMOUS,
     AlarmKind,
+    AuthCommand,
+    Authenticate,
+    Caller,
     Command,
     Compact,
     DeleteRange,
@@ -46,6 +51,8 @@ from jobguard_store.machine.results import (
     Alarm,
     AlarmResult,
     Applied,
+    Authenticated,
+    AuthResult,
     CompactResult,
     ExpireResult,
     GrantResult,
@@ -62,13 +69,13 @@ TTL_MAX_S = 9_000_000_000  # etcd's; keeps a deadline in nanoseconds within an i
 
 
 class Machine:
-    """The newest state of the store, in memory: keys, leases, revisions, alarms.
+    """The newest state of the store, in memory: keys, leases, revisions, alarms, users and roles.
 
     A fresh store stands at revision 1; nothing compacted yet is compact_revision -1. `alarms` says of each
     that is on whether it was raised by hand.
     """
 
-    __slots__ = ("alarms", "compact_revision", "keys", "leases", "revision")
+    __slots__ = ("alarms", "auth", "compact_revision", "keys", "leases", "revision")
 
     def __init__(self) -> None:
         self.revision = 1
@@ -76,6 +83,7 @@ class Machine:
         self.keys = Keyspace()
         self.leases = LeaseTable()
         self.alarms: dict[Alarm, bool] = {}
+        self.auth = Auth()
 
     @classmethod
     def restore(
@@ -86,6 +94,7 @@ class Machine:
         records: Iterable[Record],
         leases: Mapping[int, int],
         alarms: Mapping[Alarm, bool],
+        auth: Auth,
     ) -> "Machine":
         """The machine as it stood; `leases` as id -> ttl. Attached keys follow from the records.
 
@@ -97,6 +106,7 @@ class Machine:
         machine.keys = Keyspace(records)
         machine.leases = LeaseTable(leases, machine.keys)
         machine.alarms = dict(alarms)
+        machine.auth = auth
         return machine
 
     def become(self, other: "Machine") -> None:
@@ -106,9 +116,15 @@ class Machine:
 
     # --- commands -----------------------------------------------------------------------------------
 
-    def apply(self, command: Command, entry_term: int) -> Applied:
-        """Run one committed command; `entry_term` is the term of its log entry."""
+    def apply(self, command: Command, entry_term: int, caller: Caller = ANONYMOUS) -> Applied:
+        """Run one committed command; `entry_term` is the term of its log entry.
+
+        What `caller` may do is asked here, in the log's order: whatever he was permitted on the way in, a
+        command before this one may have taken from him.
+        """
         try:
+            if self.auth.enabled:
+                self.auth.check(caller, command, self.leases)
             if self.alarms:
                 self._refuse_under_alarm(command)
             match command:
@@ -133,6 +149,8 @@ class Machine:
                     return self._raise_alarm(command)
                 case LowerAlarm():
                     return self._lower_alarm(command)
+                case _ if isinstance(command, AuthCommand):
+                    return self._change_auth(command)
                 case never:
                     assert_never(never)
         except StoreError as refusal:
@@ -204,9 +222,19 @@ class Machine:
         rows = Rows(self.revision, alarms=self.alarms)
         return Applied(AlarmResult(self.revision, alarm), self.revision, rows)
 
+    def _change_auth(self, command: AuthCommand) -> Applied:
+        """Also said of one that changes nothing: who keeps tokens wants to hear of all."""
+        change = self.auth.change(command)
+        if change != AuthChange(self.auth.enabled, self.auth.revision):
+            self.auth = self.auth.after(change)
+        result: Result = AuthResult(self.revision)
+        if isinstance(command, Authenticate):
+            result = Authenticated(self.revision, command.user, command.token)
+        return Applied(result, self.revision, Rows(self.revision, auth=change))
+
     def _refuse_under_alarm(self, command: Command) -> None:
         """By what the log says, never by what this member's own disk does: all must decide alike."""
-        if isinstance(command, RaiseAlarm | LowerAlarm):
+        if isinstance(command, RaiseAlarm | LowerAlarm | AuthCommand):
             return
         if self.is_on(AlarmKind.CORRUPT):
             raise CorruptCluster
@@ -267,6 +295,7 @@ class Machine:
         leases = [(lease, self.leases.ttl(lease)) for lease in sorted(self.leases.ids())]
         alarms = sorted(self.alarms.items())
         digest.update(_encoder.encode((self.revision, self.compact_revision, leases, alarms)))
+        digest.update(_encoder.encode(self.auth.state))
         for record in self.keys:
             digest.update(_encoder.encode(msgspec.structs.astuple(record)))
         return digest.digest()

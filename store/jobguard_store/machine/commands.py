@@ -27,12 +27,25 @@ class UnknownCommand(Exception):
     """The bytes are not a command this build knows: damaged, or written by a newer build."""
 
 
+class Caller(NamedTuple):
+    """Who asks: a user, by a token that was good while `auth_revision` was the newest change of the users."""
+
+    user: str
+    auth_revision: int
+
+
+ANONYMOUS = Caller("", 0)
+"""No user asks: a client without a token, or a member in its own affairs."""
+
+
 class Origin(NamedTuple):
-    """Whose request this was: the member that answers it, in which of its lives, and which of its waiters."""
+    """Whose request this was: the member that answers it, in which of its lives, and which of its waiters;
+    and who asked that member."""
 
     member: int
     boot: int
     sequence: int
+    caller: Caller = ANONYMOUS
 
 
 class _Logged(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
@@ -180,6 +193,94 @@ class LowerAlarm(_Logged, frozen=True, tag=10):
     by_hand: bool = False
 
 
+# --- users and roles ------------------------------------------------------------------------------
+# A password is in here as its bcrypt hash, and a token as its digest: whoever reads a log can use neither.
+
+
+class Access(IntEnum):
+    READ = 0
+    WRITE = 1
+    READWRITE = 2
+
+
+class EnableAuth(_Logged, frozen=True, tag=11):
+    pass
+
+
+class DisableAuth(_Logged, frozen=True, tag=12):
+    pass
+
+
+class Authenticate(_Logged, frozen=True, tag=13):
+    """The password was found to be `user`'s, as the users were at `auth_revision`; hence a new token."""
+
+    user: str
+    token: bytes
+    auth_revision: Int64
+
+
+class AddUser(_Logged, frozen=True, tag=14):
+    """`password` None: of one who cannot come by password at all."""
+
+    name: str
+    password: bytes | None
+
+
+class DeleteUser(_Logged, frozen=True, tag=15):
+    name: str
+
+
+class ChangePassword(_Logged, frozen=True, tag=16):
+    name: str
+    password: bytes
+
+
+class GrantRole(_Logged, frozen=True, tag=17):
+    user: str
+    role: str
+
+
+class RevokeRole(_Logged, frozen=True, tag=18):
+    user: str
+    role: str
+
+
+class AddRole(_Logged, frozen=True, tag=19):
+    name: str
+
+
+class DeleteRole(_Logged, frozen=True, tag=20):
+    name: str
+
+
+class GrantPermission(_Logged, frozen=True, tag=21):
+    role: str
+    access: Access
+    key: bytes
+    range_end: bytes = b""
+
+
+class RevokePermission(_Logged, frozen=True, tag=22):
+    role: str
+    key: bytes
+    range_end: bytes = b""
+
+
+AuthCommand = (
+    EnableAuth
+    | DisableAuth
+    | Authenticate
+    | AddUser
+    | DeleteUser
+    | ChangePassword
+    | GrantRole
+    | RevokeRole
+    | AddRole
+    | DeleteRole
+    | GrantPermission
+    | RevokePermission
+)
+
 Command = (
     Put
     | Txn
@@ -191,10 +292,20 @@ Command = (
     | Compact
     | RaiseAlarm
     | LowerAlarm
+    | AuthCommand
 )
 
 
 # --- bytes ----------------------------------------------------------------------------------------
+
+
+class _Unsigned(_Logged, frozen=True):
+    """What is written where nobody in particular asks: nearly always."""
+
+    member: int
+    boot: int
+    sequence: int
+    command: Command
 
 
 class _Envelope(_Logged, frozen=True):
@@ -202,6 +313,8 @@ class _Envelope(_Logged, frozen=True):
     boot: int
     sequence: int
     command: Command
+    user: str = ""
+    auth_revision: Int64 = 0
 
 
 _HEAD = bytes([VERSION])
@@ -211,7 +324,10 @@ _decoder = msgspec.msgpack.Decoder(_Envelope)
 
 def encode(origin: Origin, command: Command) -> bytes:
     """The bytes of a log entry: one byte of format version, then MessagePack."""
-    return _HEAD + _encoder.encode(_Envelope(*origin, command))
+    member, boot, sequence, caller = origin
+    if not caller.user:
+        return _HEAD + _encoder.encode(_Unsigned(member, boot, sequence, command))
+    return _HEAD + _encoder.encode(_Envelope(member, boot, sequence, command, *caller))
 
 
 def decode(data: bytes) -> tuple[Origin, Command]:
@@ -223,4 +339,5 @@ def decode(data: bytes) -> tuple[Origin, Command]:
         envelope = _decoder.decode(memoryview(data)[1:])
     except (msgspec.DecodeError, RecursionError) as error:
         raise UnknownCommand(str(error)) from error
-    return Origin(envelope.member, envelope.boot, envelope.sequence), envelope.command
+    caller = Caller(envelope.user, envelope.auth_revision) if envelope.user else ANONYMOUS
+    return Origin(envelope.member, envelope.boot, envelope.sequence, caller), envelope.command

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from jobguard_store.errors import StoreError
+from jobguard_store.machine.auth import AuthChange
 from jobguard_store.machine.commands import AlarmKind, Range
 
 
@@ -148,7 +149,30 @@ class AlarmResult(_Value, frozen=True):
     alarm: "Alarm | None"
 
 
-Result = OpResult | GrantResult | RevokeResult | ExpireResult | CompactResult | AlarmResult
+class AuthResult(_Value, frozen=True):
+    """Users or roles are now as the command had it."""
+
+    revision: int
+
+
+class Authenticated(_Value, frozen=True):
+    """Whoever shows a token of this digest is `user`, for as long as the password is the one he came by."""
+
+    revision: int
+    user: str
+    token: bytes
+
+
+Result = (
+    OpResult
+    | GrantResult
+    | RevokeResult
+    | ExpireResult
+    | CompactResult
+    | AlarmResult
+    | AuthResult
+    | Authenticated
+)
 
 
 # --- what one command leaves behind ---------------------------------------------------------------
@@ -158,7 +182,8 @@ class Rows(_Value, frozen=True):
     """What one command changes in the tables; goes to disk with its entry's index as applied_index.
 
     `events` are of one revision, in the order of their sub-revisions; `leases` are (id, ttl), ttl 0 = gone;
-    `compact_revision` is None where it does not change; `alarms` are what is on now, None likewise.
+    `compact_revision` is None where it does not change; `alarms` are what is on now, None likewise; `auth`
+    is what changed of it, if anything was asked of it at all.
     """
 
     revision: int
@@ -166,6 +191,7 @@ class Rows(_Value, frozen=True):
     leases: tuple[tuple[int, int], ...] = ()
     compact_revision: int | None = None
     alarms: dict[Alarm, bool] | None = None
+    auth: AuthChange | None = None
 
 
 class Applied(_Value, frozen=True):

@@ -9,6 +9,7 @@ A batch that is still waiting when the next one is due takes the next one in: on
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from jobguard_store.machine.auth import AuthChange
 from jobguard_store.machine.results import Alarm, ChangeEvent, Rows
 from jobguard_store.raft.messages import Entry, HardState
 
@@ -25,6 +26,7 @@ class Batch:
     events: list[ChangeEvent] = field(default_factory=list)
     leases: dict[int, int] = field(default_factory=dict)
     alarms: dict[Alarm, bool] | None = None
+    auth: AuthChange | None = None
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Add log entries; a suffix of ours that they replace gives way."""
@@ -43,6 +45,8 @@ class Batch:
                 self.compact_revision = rows.compact_revision
             if rows.alarms is not None:
                 self.alarms = rows.alarms
+            if rows.auth is not None:
+                self._change_auth(rows.auth)
 
     def merge(self, later: "Batch") -> None:
         """Take in a later batch, as if it had been collected here."""
@@ -52,6 +56,11 @@ class Batch:
         for name in ("hard_state", "applied_index", "revision", "compact_revision", "alarms"):
             if (value := getattr(later, name)) is not None:
                 setattr(self, name, value)
+        if later.auth is not None:
+            self._change_auth(later.auth)
+
+    def _change_auth(self, later: AuthChange) -> None:
+        self.auth = later if self.auth is None else self.auth.then(later)
 
     @property
     def last(self) -> Entry | None:

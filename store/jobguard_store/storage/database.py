@@ -30,7 +30,7 @@ from jobguard_store.machine.keyspace import interval
 from jobguard_store.machine.results import ChangeEvent, HistoricRange, RangeResult
 from jobguard_store.raft.configuration import Configuration
 from jobguard_store.raft.messages import Entry, EntryId, EntryKind, HardState, Snapshot
-from jobguard_store.storage import file, hashkv, history, index, lives, meta, raft_log, snapshot, state
+from jobguard_store.storage import auth, file, hashkv, history, index, lives, meta, raft_log, snapshot, state
 from jobguard_store.storage.batch import Batch
 from jobguard_store.storage.damage import Damage, DiskFull, Newer, explained, sqlite_code
 from jobguard_store.storage.hashkv import Hash
@@ -219,6 +219,8 @@ class Database:
                 state.write_leases(self._writer, batch.leases)
             if batch.alarms is not None:
                 state.write_alarms(self._writer, batch.alarms)
+            if batch.auth is not None:
+                auth.write(self._writer, batch.auth)
             if indexing.due:
                 rows = max(index.SLICE_ROWS, 2 * len(batch.events))
                 indexing = index.bring_up(self._writer, indexing, row.revision, rows)

@@ -30,7 +30,10 @@ from jobguard_store.storage.lives import Life
 from jobguard_store.storage.meta import Meta
 from jobguard_store.storage.tables import driver
 
-_OF_THE_STATE = ("alembic_version", "history", "versions", "live", "leases", "alarms")
+_OF_THE_STATE = (
+    *("alembic_version", "history", "versions", "live", "leases", "alarms"),
+    *("auth", "users", "roles"),
+)
 
 
 class Unfit(Exception):

@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Connection, FromClause, delete, func, inse
 from jobguard_store.machine.apply import Machine
 from jobguard_store.machine.commands import AlarmKind
 from jobguard_store.machine.results import Alarm, ChangeEvent, Record
+from jobguard_store.storage import auth
 from jobguard_store.storage.damage import Damage
 from jobguard_store.storage.tables import alarms, delete_rows, history, insert_rows, leases, live
 
@@ -117,6 +118,7 @@ def load(tx: Connection, revision: int, compact_revision: int) -> Machine:
         granted[lease] = ttl
     rows = _versions(tx, live, live.c.key)
     on = _load_alarms(tx)
+    users_and_roles = auth.load(tx)
     try:
         return Machine.restore(
             revision=revision,
@@ -124,6 +126,7 @@ def load(tx: Connection, revision: int, compact_revision: int) -> Machine:
             records=rows,
             leases=granted,
             alarms=on,
+            auth=users_and_roles,
         )
     except KeyError as missing:
         raise Damage(f"lease {missing} has keys but no row") from None

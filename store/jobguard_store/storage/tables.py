@@ -103,6 +103,35 @@ alarms = Table(
 )
 """Which are on. A member's id is hexadecimal, as in meta."""
 
+auth = Table(
+    "auth",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("enabled", Integer, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("checksum", Integer, nullable=False),
+)
+"""One row, id 1, once there has been a user or a role."""
+
+users = Table(
+    "users",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("password", LargeBinary),
+    Column("roles", Text, nullable=False),
+    Column("checksum", Integer, nullable=False),
+)
+"""A password is a bcrypt hash, null of one who cannot come by password; roles are a JSON list."""
+
+roles = Table(
+    "roles",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("permissions", LargeBinary, nullable=False),
+    Column("checksum", Integer, nullable=False),
+)
+"""Permissions as machine.permissions has them, in MessagePack."""
+
 meta = Table(
     "meta",
     metadata,

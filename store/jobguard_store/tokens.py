@@ -1,0 +1,93 @@
+"""Which tokens this member takes, and for whom.
+
+Place in the house   applier, guarded -> tokens -> machine.auth
+Takes                applied authentications, in the log's order, so all members know the same tokens; time
+Gives                the user whom a token stands for
+Never                holds a token, only its digest; outlives the process
+
+A token is good for five minutes after it was used at this member, and only while its user's password is the
+one he came by. So who is deleted, or changes it, has none any more. Members that adopt a state in place of
+entries know none that was made in those: their callers authenticate again.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import string
+from collections import OrderedDict
+from dataclasses import dataclass
+from hashlib import sha256
+
+from jobguard_store.errors import StoreError
+from jobguard_store.machine.apply import Machine
+from jobguard_store.machine.results import Authenticated, Result
+
+LIFETIME_S = 300.0
+
+_SECRET_LETTERS = 24
+_SPELLED = re.compile(r"([A-Za-z]+)\.([0-9]{1,19})")
+
+
+def new_secret() -> str:
+    return "".join(secrets.choice(string.ascii_letters) for _ in range(_SECRET_LETTERS))
+
+
+def digest(secret: str) -> bytes:
+    return sha256(secret.encode()).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """`index`: a member that has applied that entry knows it, if anyone does."""
+
+    secret: str
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.secret}.{self.index}"
+
+
+def parse(text: str) -> Token | None:
+    """What was spelled so; None for what no member ever did."""
+    match = _SPELLED.fullmatch(text)
+    return match and Token(match[1], int(match[2]))
+
+
+@dataclass(slots=True)
+class _Held:
+    user: str
+    password: bytes | None
+    used: float
+
+
+class Tokens:
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._held: OrderedDict[bytes, _Held] = OrderedDict()  # the one that was used last, last
+
+    def applied(self, result: Result | StoreError, now: float) -> None:
+        """A command on users was applied. With authentication, all tokens end."""
+        auth = self._machine.auth
+        if not auth.enabled:
+            self._held.clear()
+        elif isinstance(result, Authenticated):
+            self._forget_the_old(now)
+            self._held[result.token] = _Held(result.user, auth.users[result.user].password, now)
+
+    def user(self, token: Token, now: float) -> str | None:
+        """Whose it is, and five minutes more for it; None if it is not good, or not yet known."""
+        self._forget_the_old(now)
+        held = self._held.get(digest(token.secret))
+        if held is None:
+            return None
+        user = self._machine.auth.users.get(held.user)
+        if user is None or user.password != held.password:
+            return None
+        held.used = now
+        self._held.move_to_end(digest(token.secret))
+        return held.user
+
+    def _forget_the_old(self, now: float) -> None:
+        while self._held and next(iter(self._held.values())).used + LIFETIME_S <= now:
+            self._held.popitem(last=False)

@@ -1,0 +1,131 @@
+"""Users of three nodes: known everywhere at once, and through restarts, snapshots and backups."""
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.accounts import add_user, as_, enable, raw, token
+from tests.gateway import Gateway, b64
+from tests.messages import PUT, RANGE, WATCH, create, put, range_
+from tests.processes.test_drills import flags_of, jobguard
+from tests.stores import Cluster, Node, eventually, leader_of, make, running
+
+TIMING = ["--heartbeat-interval", "50", "--election-timeout", "500"]
+CHANGES = 9
+INVALID = (401, 16, "etcdserver: invalid auth token")
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    with running("jobguard", tmp_path, 3, TIMING) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def gateways(cluster: Cluster) -> Iterator[list[Gateway]]:
+    gateways = [node.gateway() for node in cluster.nodes]
+    yield gateways
+    for gateway in gateways:
+        gateway.close()
+
+
+def test_what_one_member_acknowledged_counts_at_the_next(gateways: list[Gateway]) -> None:
+    """A grant, its loss, a login: the request that follows comes to another member, leader or not."""
+    root = enable(gateways[0])
+    for number in range(CHANGES):
+        there, here = gateways[number % 3], gateways[(number + 1) % 3]
+        assert here.post(RANGE, range_("k")).error == (400, 3, "etcdserver: user name is empty")
+        name = f"user {number}"
+        add_user(there, root, name, ("READWRITE", "k", ""))
+        user = token(there, name)
+        assert here.post(PUT, put("k", name), headers=raw(user)).status == 200
+        assert here.post(RANGE, range_("k"), headers=raw(user)).json["kvs"][0]["value"] == b64(name)
+        as_(there, root, "/v3/auth/role/revoke", {"role": name, "key": b64("k")})
+        assert here.post(PUT, put("k"), headers=raw(user)).status == 403
+        assert here.post(RANGE, range_("k"), headers=raw(user)).status == 403
+        as_(there, root, "/v3/auth/user/delete", {"name": name})
+        assert here.post(PUT, put("k"), headers=raw(user)).error == INVALID
+    as_(gateways[1], root, "/v3/auth/disable")
+    for gateway in gateways:
+        gateway.put("k", "anybody's")
+
+
+def test_users_outlive_a_restart(cluster: Cluster, gateways: list[Gateway]) -> None:
+    root = enable(gateways[0])
+    add_user(gateways[0], root, "user", ("READWRITE", "a/", "a0"))
+    user = token(gateways[0], "user")
+    with gateways[2].stream(WATCH, create("a/", "a0"), headers=raw(user)) as stream:
+        assert stream.result()["created"]
+        for node in cluster.nodes:
+            node.kill()
+    for node, gateway in zip(cluster.nodes, gateways, strict=True):
+        gateway.close()
+        node.start()
+    cluster.wait_healthy()
+    leader_of(cluster.nodes)
+    for gateway in gateways:
+        assert gateway.post(RANGE, range_("a/k")).status == 400
+    new = token(gateways[1], "user")
+    for gateway in gateways:
+        as_(gateway, new, PUT, put("a/k"))
+        assert gateway.post(PUT, put("b"), headers=raw(new)).status == 403
+
+
+def test_a_member_that_took_a_snapshot_asks_the_same_users(tmp_path: Path) -> None:
+    """What made them it has never seen; a token from then is good at the others only."""
+    with running("jobguard", tmp_path, 3, [*TIMING, "--snapshot-count", "100"]) as cluster:
+        late = next(node for node in cluster.nodes if not node.leads())
+        others = [node for node in cluster.nodes if node is not late]
+        late.kill()
+        with others[0].gateway() as gateway:
+            root = enable(gateway)
+            add_user(gateway, root, "user", ("READWRITE", "a/", "a0"))
+            user = token(gateway, "user")
+            for number in range(500):
+                as_(gateway, user, PUT, put("a/k", str(number)))
+            late.start()
+            late.wait_until_ready()
+            eventually(lambda: "lives by a snapshot" in late.log.read_text(), what="a snapshot")
+            with late.gateway() as behind:
+                assert behind.post(PUT, put("b")).status == 400
+                assert behind.post(PUT, put("a/k"), headers=raw(user)).error == INVALID
+                new = token(behind, "user")
+                for each in (behind, gateway):
+                    as_(each, new, PUT, put("a/k"))
+                    assert each.post(PUT, put("b"), headers=raw(new)).status == 403
+
+
+def test_a_backup_is_roots_and_keeps_the_users(cluster: Cluster, tmp_path: Path) -> None:
+    [node, *_] = cluster.nodes
+    with node.gateway() as gateway:
+        root = enable(gateway)
+        add_user(gateway, root, "user", ("READWRITE", "a/", "a0"))
+        as_(gateway, token(gateway, "user"), PUT, put("a/k", "v"))
+        fetch(gateway, root, tmp_path / "backup")
+    cluster.stop()
+    [restored] = make("jobguard", tmp_path / "restored").nodes
+    flags = flags_of(restored, "name", "data-dir", "initial-cluster", "initial-advertise-peer-urls")
+    jobguard("restore", str(tmp_path / "backup"), *flags)
+    restored.start()
+    try:
+        restored.wait_until_ready()
+        asks(restored)
+    finally:
+        restored.kill()
+
+
+def fetch(gateway: Gateway, root: str, target: Path) -> None:
+    with gateway.stream("/v3/maintenance/snapshot", headers=raw(root)) as stream, target.open("wb") as file:
+        while line := stream.chunk():
+            file.write(base64.b64decode(json.loads(line)["result"]["blob"]))
+
+
+def asks(node: Node) -> None:
+    with node.gateway() as gateway:
+        assert gateway.post(RANGE, range_("a/k")).status == 400
+        user = token(gateway, "user")
+        assert as_(gateway, user, RANGE, range_("a/k")).json["kvs"][0]["value"] == b64("v")
+        assert gateway.post(RANGE, range_("b"), headers=raw(user)).status == 403
