@@ -17,6 +17,7 @@ clock would not know.
 import logging
 import math
 import os
+import sys
 import time
 from collections.abc import Callable
 from enum import Enum
@@ -35,6 +36,24 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 def boottime() -> float:
     """Seconds on a clock that never jumps and, where the system has such a one, runs on through a suspend."""
     return time.clock_gettime(_CLOCK)
+
+
+def green() -> bool:
+    """Whether gevent has put greenlets in threads' place."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+def native_thread(target: Callable[[], None], name: str) -> Thread:
+    """A daemon thread of the system's, not started, also where gevent has put greenlets in threads' place.
+
+    A body that computes lets no other greenlet run, and a renewal must not wait for it.
+    """
+    if not green():
+        return Thread(target=target, name=name, daemon=True)
+    from jobguard.greenlets import NativeThread
+
+    return NativeThread(target=target, name=name, daemon=True)
 
 
 class State(Enum):
@@ -88,6 +107,7 @@ class Session(SharedSession):
         grant = client.grant(ttl)
         super().__init__(grant.id, grant.ttl, self._own_deadline)
         self.client = client
+        self._renewing = self._of_this_thread()
         self.asked_ttl = ttl
         self._pid = os.getpid()
         self._deadline = sent + grant.ttl
@@ -100,7 +120,7 @@ class Session(SharedSession):
         self._on_suspect: list[Callback] = []
         self._on_lost: list[Callback] = []
         self._watcher: Thread | None = None
-        Thread(target=self._keep_alive, name=f"jobguard-lease-{grant.id:x}", daemon=True).start()
+        native_thread(self._keep_alive, f"jobguard-lease-{grant.id:x}").start()
 
     def __enter__(self) -> "Session":
         return self
@@ -137,11 +157,15 @@ class Session(SharedSession):
         if self._pid != os.getpid():
             return True  # the parent's
         try:
-            self.client.revoke(self.lease_id, timeout=timeout)
+            self._of_this_thread().revoke(self.lease_id, timeout=timeout)
         except JobguardError as error:
             log.warning("lease %x not revoked, it lapses within %d s: %s", self.lease_id, self.ttl, error)
             return False
         return True
+
+    def _of_this_thread(self) -> Client:
+        """Our client; where gevent rules, one whose sockets no other thread has."""
+        return self.client.at(self.client.urls) if green() else self.client
 
     def abandon(self) -> None:
         """Stop renewing and say nothing to the store: the lease lapses within its TTL."""
@@ -176,7 +200,7 @@ class Session(SharedSession):
             self._lose("no renewal succeeded in time")
             return False
         try:
-            ttl = self.client.keepalive(self.lease_id, timeout=min(self.ttl / 3, self._deadline - sent))
+            ttl = self._renewing.keepalive(self.lease_id, timeout=min(self.ttl / 3, self._deadline - sent))
         except JobguardError as error:
             log.warning(
                 "lease %x: renewal failed, %.1f s left: %s", self.lease_id, self.seconds_left(), error

@@ -18,7 +18,7 @@ from celery.utils.log import get_logger
 
 from jobguard import wire
 from jobguard.celery.abort import Stopper, own_process_group
-from jobguard.celery.deadline import Deadline, Running, WorkerDirectory
+from jobguard.celery.deadline import ChildState, Deadline, Running, WorkerDirectory
 from jobguard.celery.watchdog import Watchdog
 from jobguard.client import Client
 from jobguard.errors import LeaseNotFound, OutcomeUnknown, ServerError, Unavailable
@@ -38,8 +38,9 @@ _PAUSE_S = 0.02
 class Child:
     """One process that runs guarded bodies: a prefork child, or the main process for the other pools.
 
-    Only a prefork child has an incarnation and can be stopped. Bodies in threads share the main process,
-    which nobody may kill for one of them: they have the fencing token and `check()`, and that is all.
+    Only a prefork child has an incarnation and can be stopped. Bodies in threads and greenlets share the main
+    process, which nobody may kill for one of them: they have the fencing token and `check()`, and that is
+    all. Many run at a time, so each says its own word, under its nonce, where the parent's threads read it.
     """
 
     def __init__(self, settings: Settings, directory: WorkerDirectory) -> None:
@@ -50,6 +51,7 @@ class Child:
         self._directory = directory
         self._lease = directory.lease()
         self._registered = 0
+        self._words: dict[str, ChildState] = {}  # of bodies that run here
         self.file = None
         if directory.owner != self.pid:
             own_process_group()
@@ -72,10 +74,23 @@ class Child:
     def can_be_stopped(self) -> bool:
         return self.file is not None and threading.current_thread() is threading.main_thread()
 
-    def tell(self, running: Running, nonce: str = "", lease: int = 0) -> None:
-        """Our word to the parent, before each step."""
+    def tell(self, running: Running, nonce: str, lease: int) -> None:
+        """Our word to the parent, before each step of a delivery."""
         if self.file:
             self.file.tell(running, nonce, lease)
+        else:
+            self._words[nonce] = ChildState("", running, nonce, lease)
+
+    def tell_the_end(self, nonce: str) -> None:
+        """Whatever of this delivery is still in the store, nobody runs it: the parent may take it back."""
+        if self.file:
+            self.file.tell(Running.NOTHING)
+        else:
+            self._words.pop(nonce, None)
+
+    def words(self) -> list[ChildState]:
+        """What runs in this very process; nothing in prefork."""
+        return list(self._words.copy().values())  # other threads begin and end bodies
 
     def lease_to_claim_on(self, until: float) -> Deadline:
         """The worker's lease, with our incarnation registered under it. Raises Unavailable after `until`.

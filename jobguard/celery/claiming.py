@@ -42,6 +42,8 @@ from jobguard.steps import Seen
 
 logger = get_logger(__name__)
 
+# What may be otherwise a moment later. A child's name goes with its lease, which another has replaced then.
+_PASSING = (Refusal.PREDECESSOR, Refusal.AGAIN, Refusal.CHILD)
 _PAUSE_FIRST_S = 0.005
 _PAUSE_MAX_S = 0.25
 
@@ -124,8 +126,10 @@ def claim(child: Child, delivery: Delivery) -> Claim | Recorded:
         answer = _ask(child, delivery, until)
         if isinstance(answer, Claim):
             return answer
-        if answer.reason not in (Refusal.PREDECESSOR, Refusal.AGAIN) or time.monotonic() >= until:
+        if answer.reason not in _PASSING or time.monotonic() >= until:
             return _refused(child, delivery, answer)
+        if answer.reason is Refusal.CHILD:
+            child.be_new()
         time.sleep(pause)
         pause = min(2 * pause, _PAUSE_MAX_S)
 

@@ -97,7 +97,7 @@ class Running(IntEnum):
 class ChildState:
     """A child's word: who it is, what it runs, and which claim it has asked for or holds."""
 
-    incarnation: str
+    incarnation: str  # empty for a body in the main process, which is no child of anybody
     running: Running
     nonce: str
     lease: int  # that the claim stands on

@@ -28,16 +28,17 @@ import msgspec
 from celery import Celery
 from celery.app.task import Context
 from celery.canvas import Signature
-from celery.exceptions import Ignore, Reject, Retry
+from celery.exceptions import Ignore, Reject, Retry, WorkerShutdown, WorkerTerminate
 from celery.states import RETRY
 from celery.utils.log import get_logger
+from celery.worker.state import revoked
 
 from jobguard import runs
 from jobguard.celery import current, results
 from jobguard.celery.abort import Armed, RunAborted, without_soft_limit
 from jobguard.celery.child import HOST, Child
 from jobguard.celery.claiming import Claim, Delivery, Recorded, claim
-from jobguard.celery.deadline import Running, WorkerDirectory
+from jobguard.celery.deadline import ChildState, Running, WorkerDirectory
 from jobguard.celery.watchdog import TAKEN
 from jobguard.errors import LockLost, NotGuarded, OutcomeUnknown, ServerError, Unavailable
 from jobguard.records import HEADER, Done, Verdict
@@ -48,6 +49,7 @@ from jobguard.steps import Moved, Written
 logger = get_logger(__name__)
 
 ERROR_TEXT_MAX = 2000
+_GREEN_LIMIT, _GREEN_KILL = "Timeout", "GreenletExit"  # what gevent's pool raises in a body, by name
 _REPLACED = "_jobguard_replaced"
 _RETRIED = "_jobguard_retried"
 _SUCCEEDED = "_jobguard_succeeded"
@@ -70,9 +72,13 @@ class Guard:
                 return claimed.give()
             return _Execution(child, claimed, delivery).run(body)
         finally:
-            # Whatever of this delivery is still in the store, nobody runs it: the parent may take it back.
             if not hasattr(request, _SUCCEEDED):
-                child.tell(Running.NOTHING)
+                child.tell_the_end(delivery.nonce)
+
+    def words(self) -> list[ChildState]:
+        """What bodies run in this very process, in pools without processes."""
+        child = self._child
+        return child.words() if child is not None and child.pid == os.getpid() else []
 
     def on_replace(self, task: Any, request: Context, sig: Any) -> None:
         """The body hands its work to another task of the same id: that one runs under our occurrence, too.
@@ -136,10 +142,14 @@ class _Execution:
         except Exception as error:
             self._record(self._failed, _text(error))
             raise
+        except BaseException as error:
+            if self.child.file is None:  # a child's end is its parent's to tell
+                self._record(self._ended, error)
+            raise
         else:
             self._record(self._returned, result)
             return result
-        return self._give_up()
+        return self._give_up(self.claim.armed.flagged or "aborted")
 
     @contextmanager
     def _watched(self) -> Iterator[Armed]:
@@ -186,7 +196,7 @@ class _Execution:
         """A body that was told to stop has no outcome of its own, however it ended: it may be too late."""
         with self._undisturbed():
             if self.claim.armed.flagged:
-                self._give_up()
+                self._give_up(self.claim.armed.flagged)
             if hasattr(self.delivery.request, _RETRIED):
                 self._hand_over(getattr(self.delivery.request, _RETRIED))
             else:
@@ -200,6 +210,22 @@ class _Execution:
 
     def _failed(self, error: str) -> None:
         self._finish(Verdict.FAILED, error=error)
+
+    def _ended(self, error: BaseException) -> None:
+        """In a thread or a greenlet, what would end a process ends the body alone.
+
+        Celery takes it for what the body returned, and a solo worker falls over that. So what the body itself
+        raised becomes an error; what Celery raised in it (a limit, a revoke, the worker's end) goes on.
+        """
+        what = type(error).__name__
+        if what == _GREEN_LIMIT:
+            self._finish(Verdict.FAILED, reason=f"hard time limit: {error}", error=_text(error))
+        elif what == _GREEN_KILL and self.delivery.request.id in revoked:
+            self._finish(Verdict.FAILED, reason="terminated by a revoke", error=_text(error))
+        elif what == _GREEN_KILL or isinstance(error, (WorkerShutdown, WorkerTerminate)):
+            self._abandon(_text(error))
+        else:
+            self._give_up(f"the body raised {_text(error)}")
 
     def _ignored(self) -> None:
         if hasattr(self.delivery.request, _REPLACED):
@@ -257,7 +283,7 @@ class _Execution:
             if state == RETRY:  # nobody will end what is waited for
                 results.fail(self.delivery.task, self.delivery.request, lost)
         finally:
-            self.child.tell(Running.NOTHING)
+            self.child.tell_the_end(self.claim.nonce)
 
     def _open_for_successor(self, eta: datetime) -> None:
         """This (n, r) is over; its successor may be delivered already and waits for exactly this."""
@@ -275,9 +301,13 @@ class _Execution:
                     self._refused("its claim was gone when it asked for a retry")
                     raise LockLost(f"{self.delivery} cannot be retried: its claim was lost")
 
-    def _give_up(self) -> NoReturn:
-        """Told to stop, and stopped. What is left of the claim is freed now, if the store can be reached."""
-        reason = self.claim.armed.flagged or "aborted"
+    def _give_up(self, reason: str) -> NoReturn:
+        """Told to stop, and stopped."""
+        self._abandon(reason)
+        raise LockLost(f"{self.delivery} was stopped: {reason}")
+
+    def _abandon(self, reason: str) -> None:
+        """What is left of the claim is freed now, if the store can be reached."""
         attempt = msgspec.structs.replace(
             self.claim.attempt, outcome="lost", ended=datetime.now(UTC), error=reason
         )
@@ -289,7 +319,6 @@ class _Execution:
         except (Unavailable, OutcomeUnknown, ServerError):
             self.child.leave(self.claim.nonce, step)
         self._refused(f"stopped: {reason}")
-        raise LockLost(f"{self.delivery} was stopped: {reason}")
 
     def _carry_through(self, step: runs.Transaction[Any]) -> Any:
         """Until the answer is definite, or the lease must be long over by anybody's clock."""

@@ -11,7 +11,7 @@ deadline to the children and kills what would outlive it. The errands talk to th
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -33,12 +33,10 @@ from jobguard.client import Client
 from jobguard.errors import JobguardError, ServerError
 from jobguard.ops import put_op
 from jobguard.records import Active, Done, Header, Keys, Verdict, Worker, decode, encode
-from jobguard.session import Session, State, boottime
+from jobguard.session import Session, State, boottime, native_thread
 from jobguard.settings import Settings
 
 logger = get_logger(__name__)
-
-Words = dict[int, ChildState]
 
 _LOOK_S = 0.25
 _UNSENT_S = 0.5
@@ -50,8 +48,17 @@ _EXHAUSTED = 8  # the gRPC code of a full store; it passes
 class Parent:
     """One per worker. Built when the worker boots, started when its pool runs, stopped after it."""
 
-    def __init__(self, settings: Settings, directory: WorkerDirectory, worker: Worker) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        directory: WorkerDirectory,
+        worker: Worker,
+        words_here: Callable[[], list[ChildState]] = list,
+    ) -> None:
+        """`words_here`: of bodies that run in this very process, in pools without processes."""
         self._settings, self._directory, self._worker = settings, directory, worker
+        self._words_here = words_here
+        self._said: set[str] = set()
         self._pid = os.getpid()
         keys = Keys(settings.namespace)
         timeout = min(settings.timeout, settings.session_ttl / 3)
@@ -64,7 +71,7 @@ class Parent:
         self._kill_at: dict[int, float] = {}  # by lease: when no body may run under it any more
         self._errands = Errands()
         self._stopping = threading.Event()
-        self._keeper = threading.Thread(target=self._keep, name="jobguard-keeper", daemon=True)
+        self._keeper = native_thread(self._keep, "jobguard-keeper")
         self._in_loop: Callable[[Callable[[], None]], None] = lambda call: call()
         self._reachable = True
         self._advertised_on = 0
@@ -137,7 +144,22 @@ class Parent:
             if state.running is Running.STOPPABLE and state.lease in late and burial.is_child(pid):
                 logger.error("jobguard: killing process %d: its body outlives its lease", pid)
                 kill_group(pid)
+        self._say_unstoppable(
+            (word for word in self._words_here() if word.lease in late), "outlives its lease"
+        )
         self._kill_at = {lease: at for lease, at in self._kill_at.items() if at > moment - 60}
+
+    def _say_unstoppable(self, words: Iterable[ChildState], what: str) -> None:
+        """A body in a thread or a greenlet goes on. Once for each; it is told when it asks, by `check()`."""
+        found = [word for word in words if word.running and not word.incarnation]
+        for word in found:
+            if word.nonce not in self._said:
+                logger.error(
+                    "jobguard: a body %s and cannot be stopped in this pool: check() tells it, its outcome "
+                    "will not count, and only fencing protects what it writes",
+                    what,
+                )
+        self._said = (self._said & {word.nonce for word in self._words_here()}) | {w.nonce for w in found}
 
     # --- errands: the lease ---
 
@@ -203,12 +225,15 @@ class Parent:
         self._forget_dead_children()
         lease = self._written.lease
         if lease:
-            before = self._directory.children()
+            before = self._words()
             claims = self._claims_on(lease)
-            after = self._directory.children()
+            after = self._words()
             self._stop_bodies_without_claim(before, {active.nonce for _, active in claims.values()}, lease)
             self._give_back_orphans(claims, after)
         return self._settings.session_ttl / 3
+
+    def _words(self) -> list[ChildState]:
+        return [*self._directory.children().values(), *self._words_here()]
 
     def _forget_dead_children(self) -> None:
         """One that died under a request is buried with it, which tells more: it has a round for that."""
@@ -225,30 +250,31 @@ class Parent:
         found = (store.client.get(key) for key in keys if store.keys.parts(key)[0] == "active")
         return {kv.key: (kv.create_revision, decode(kv.value, Active)) for kv in found if kv}
 
-    def _stop_bodies_without_claim(self, words: Words, claimed: set[str], lease: int) -> None:
+    def _stop_bodies_without_claim(self, words: list[ChildState], claimed: set[str], lease: int) -> None:
         """The words were read first: a body that ran then had its claim then, and has it no more.
 
         A node tells a lease's keys without asking a quorum, and may be behind. So a claim that is missing
         there is looked for once more before its body is stopped.
         """
-        missing = {word.nonce for word in words.values() if word.running and word.lease == lease} - claimed
+        missing = {word.nonce for word in words if word.running and word.lease == lease} - claimed
         if missing:
             store = self._store
             active = store.client.prefix(store.keys.prefix("active")).kvs
             missing -= {decode(kv.value, Active).nonce for kv in active if kv.lease == lease}
         for nonce in missing:
             self._directory.stop(nonce)
-        for nonce in set(self._directory.told()) - {word.nonce for word in words.values()}:
+        self._say_unstoppable((word for word in words if word.nonce in missing), "has lost its claim")
+        for nonce in set(self._directory.told()) - {word.nonce for word in words}:
             self._directory.take_back_stop(nonce)
 
-    def _give_back_orphans(self, claims: dict[bytes, tuple[int, Active]], words: Words) -> None:
+    def _give_back_orphans(self, claims: dict[bytes, tuple[int, Active]], words: list[ChildState]) -> None:
         """The claims were read first, and a child's word is there before its claim: in no word, so nobody's.
 
         One that has just ended is refused by its token.
         """
-        known = {word.nonce for word in words.values()} | set(self._directory.unsent())
+        known = {word.nonce for word in words} | set(self._directory.unsent())
         for key, (token, active) in claims.items():
-            if active.child and active.nonce not in known:
+            if active.nonce not in known:
                 occurrence, reason = self._store.keys.occurrence(key), "no process of its worker runs it"
                 if burial.give_up(self._store, occurrence, active, token, reason):
                     logger.warning("jobguard: gave back %s: %s", key.decode(), reason)

@@ -70,8 +70,9 @@ class Guarding(bootsteps.StartStopStep):  # type: ignore[misc]
             policy_of(settings.jobs, job)  # refused now rather than at the first delivery
         directory = WorkerDirectory.make()
         pool = worker.pool_cls.__module__.rpartition(".")[2]
-        parent = Parent(settings, directory, advertisement(worker.hostname, pool, worker.concurrency or 0))
         self._guard = Guard(app)
+        entry = advertisement(worker.hostname, pool, worker.concurrency or 0)
+        parent = Parent(settings, directory, entry, self._guard.words)
         try:
             sweep(app, self._guard, parent)
         except CannotGuard:

@@ -106,7 +106,8 @@ class Bench:
         name = f"w{len(self.workers) + 1}"
         path = self.directory / f"{name}.log"
         command = [sys.executable, "-m", "celery", "-A", app, "worker", "-n", f"{name}@test", "-l", "INFO"]
-        command += ["-P", "prefork", "-c", "1", "--without-gossip", "--without-mingle", *options]
+        pool = () if "-P" in options else ("-P", "prefork")  # Celery patches for the first that it finds
+        command += [*pool, "-c", "1", "--without-gossip", "--without-mingle", *options]
         with path.open("wb") as log:
             process = subprocess.Popen(
                 command,
@@ -115,6 +116,7 @@ class Bench:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                process_group=0,  # as a shell or a supervisor starts it
             )
         worker = WorkerProcess(name, process, path)
         self.workers.append(worker)

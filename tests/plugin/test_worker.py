@@ -234,16 +234,6 @@ def test_plain_tasks_never_touch_the_store(bench: Bench) -> None:
     until(lambda: "no lease, so claims wait" in worker.log, "the worker says what it lacks")
 
 
-@pytest.mark.parametrize("pool", ["solo", "threads"])
-def test_other_pools_claim_too(bench: Bench, pool: str) -> None:
-    bench.worker("-P", pool)
-    occurrence = bench.plan("digest", "run_once")
-    for _ in range(2):
-        bench.send(occurrence, "run_once")
-    assert bench.verdict(occurrence).verdict is Verdict.RAN
-    assert bench.events(occurrence) == ["started", "finished"]
-
-
 def test_spawned_children_guard_too(bench: Bench) -> None:
     bench.worker(TEST_START_METHOD="spawn")
     occurrence = bench.plan("digest", "run_once")

@@ -51,6 +51,20 @@ def test_a_lease_that_somebody_revoked_stops_the_body_and_another_takes_its_plac
     assert bench.verdict(following).verdict is Verdict.RAN
 
 
+def test_a_child_whose_name_is_gone_takes_another_and_the_delivery_runs(bench: Bench) -> None:
+    """Names go with a lease that was revoked, and a delivery may come before the next lease is there."""
+    bench.worker()
+    warm, occurrence = bench.plan("warm", "run_once"), bench.plan("nameless", "run_once")
+    bench.send(warm, "run_once")
+    bench.verdict(warm)
+    (name,) = bench.client.prefix(bench.keys.prefix("children"), keys_only=True).kvs
+    bench.client.delete(name.key)
+    bench.send(occurrence, "run_once")
+    assert bench.verdict(occurrence).verdict is Verdict.RAN
+    (other,) = bench.client.prefix(bench.keys.prefix("children"), keys_only=True).kvs
+    assert other.key != name.key
+
+
 def test_children_that_are_replaced_after_each_task_leave_nothing(bench: Bench) -> None:
     bench.worker("-c", "2", "--max-tasks-per-child", "1")
     done = [bench.plan("replaced", "run_once", overlap="allow") for _ in range(6)]

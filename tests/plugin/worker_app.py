@@ -3,6 +3,7 @@
 Run as `celery -A tests.plugin.worker_app worker`, with its broker, store and journal from the environment.
 """
 
+import ctypes
 import json
 import os
 import subprocess
@@ -179,6 +180,26 @@ def check(gate: str) -> None:
         note("refused")
         raise
     note("finished")
+
+
+@app.task(name="hog")
+def hog(seconds: float) -> str:
+    """Holds the interpreter in one call of C: no other thread of the process gets a turn."""
+    note("started")
+    ctypes.PyDLL(None).poll(None, 0, int(1000 * seconds))
+    note("finished")
+    return "result"
+
+
+@app.task(name="spin")
+def spin(seconds: float) -> str:
+    """Python all the time, and never a wait: no other greenlet of the process gets a turn."""
+    note("started")
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+    note("finished")
+    return "result"
 
 
 @app.task(name="plain")
