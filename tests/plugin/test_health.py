@@ -41,7 +41,9 @@ def test_a_beat_is_seen_to_lead_to_follow_to_hang_and_to_be_gone(
 
         store.pause()
         try:
-            assert probe(bench).exit_code == 6
+            until(
+                lambda: probe(bench).exit_code == 6, "the store is away"
+            )  # it stops a moment after it is told
             assert "no quorum" in probe(bench).stdout
         finally:
             store.resume()
