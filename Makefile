@@ -10,7 +10,7 @@ SECONDS ?= 60
 TIMES  ?= 20
 SEED   ?=
 
-.PHONY: demo test chaos sim fuzz parity check up bench failover scale clean help
+.PHONY: demo test chaos sim fuzz parity check up bench failover isolation scale clean help
 
 help:
 	@echo "make demo    watch a scheduled job run once while its worker, beat and store leader are killed"
@@ -27,6 +27,8 @@ help:
 	@echo "             (ARGS=\"--only put --rounds 3\" for a part; nothing is written then)"
 	@echo "make failover"
 	@echo "             how long nobody is served when the leader dies, hangs, is cut off or stops, beside a real etcd"
+	@echo "make isolation"
+	@echo "             what puts cost while another client hangs, asks for 100,000 keys or sends half a request"
 	@echo "make scale   a node with a million keys: its start, its memory, and another that catches up with it"
 	@echo "             (ARGS=\"--revisions 10000000 --folder DIR\" gives it a past, and keeps the file)"
 
@@ -78,6 +80,9 @@ bench: $(BENCH)
 
 failover: $(READY)
 	@$(BIN)/python -m benchmarks.failover $(ARGS)
+
+isolation: $(READY)
+	@$(BIN)/python -m benchmarks.isolation $(ARGS)
 
 scale: $(READY)
 	@$(BIN)/python -m benchmarks.scale $(ARGS)

@@ -59,6 +59,9 @@ __all__ = [
 ]
 
 
+GIVE_WAY_S = 0.001  # in which a write is done, or nearly
+
+
 class Node:
     """One member of the cluster. All methods belong to the loop it was started on.
 
@@ -230,6 +233,15 @@ class Node:
             except Compacted:  # its writes are done, only this part of its answer is gone
                 raise RequestTimedOut from None
         return Answer(result, applied.revision)
+
+    async def give_way(self) -> None:
+        """For long work, after each part: let others have a turn.
+
+        While writes are under way that is not enough. Each of them takes several turns of the loop, and its
+        commit asks for the interpreter after each statement: behind a slice of work every time, it would take
+        several times as long.
+        """
+        await asyncio.sleep(GIVE_WAY_S if self._replica.writing else 0)
 
     # --- reads ------------------------------------------------------------------------------------
 

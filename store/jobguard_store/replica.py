@@ -349,6 +349,11 @@ class Replica:
         self._reads.lost()
         self._questions.leader_changed()
 
+    @property
+    def writing(self) -> bool:
+        """Whether somebody waits for a write, here or elsewhere."""
+        return bool(self._proposals) or self.raft.last_index > self.raft.commit_index
+
     def load(self) -> Load:
         return Load(
             keys=len(self.machine.keys),

@@ -5,16 +5,18 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jobguard_store.api import server
+from jobguard_store.api.watch import MESSAGE_BYTES
+from jobguard_store.watchers import QUEUE_WEIGHT_MAX
 from tests.api.conftest import Inside
 from tests.gateway import PATIENCE_S, Gateway, Stream
-from tests.messages import KEEPALIVE, PUT, RANGE, WATCH, put, range_
+from tests.messages import KEEPALIVE, PUT, RANGE, WATCH, create, put, range_
 from tests.stores import eventually
 
 
@@ -61,6 +63,24 @@ def test_answers_that_nobody_reads_are_not_made(gateway: Gateway, inside: Inside
             eventually(lambda n=number: total(inside) > served + n or lane.flow.write_paused)  # type: ignore[misc]
         assert inside.see(lambda: lane.transport.get_write_buffer_size()) < 2_000_000
         gateway.put("others", "are served")
+
+
+def test_watchers_that_read_nothing_hold_little(gateway: Gateway, inside: Inside) -> None:
+    """What they have not taken waits in the file, not in memory."""
+    watchers, changes, size = 5, 400, 60_000
+    with ExitStack() as stack:
+        for _ in range(watchers):
+            stack.enter_context(gateway.stream(WATCH, create("k"))).result()
+        for number in range(changes):
+            gateway.put("k", f"{number:0{size}d}")
+
+        eventually(lambda: inside.see(lambda: inside.node.load().slow_watchers) == watchers)
+        subscriptions = inside.node._replica.watchers._all
+        queued = inside.see(lambda: sum(each._queued for each in subscriptions))
+        connections = lanes(inside)
+        unsent = inside.see(lambda: sum(each.transport.get_write_buffer_size() for each in connections))
+        message = 2 * MESSAGE_BYTES  # in base64, and what is said around it
+        assert queued + unsent <= watchers * (QUEUE_WEIGHT_MAX + message) < watchers * changes * size
 
 
 def test_requests_are_not_read_far_ahead_of_their_answers(

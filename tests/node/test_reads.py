@@ -2,12 +2,16 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 
 from jobguard_store.errors import NoLeader, RequestTimedOut, ServerStopped
 from jobguard_store.peer_messages import Ask, Question
 from jobguard_store.questions import Questions
+from jobguard_store.raft.core import Raft
 from jobguard_store.reads import ROUND_TICKS_MAX, Reads
-from tests.node.members import run
+from tests.node.members import get, members, put, run
 
 
 def story(test: Callable[[Reads], None]) -> None:
@@ -173,3 +177,31 @@ def test_a_question_does_not_outlive_the_leadership_it_was_asked_of() -> None:
         assert own.done(), "a read point stays one"
 
     story(test)
+
+
+@pytest.mark.parametrize("at", ["the leader", "a follower"])
+def test_many_readers_share_few_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
+    rounds: list[int] = []
+    begin = Raft.read_index
+
+    def counted(raft: Raft, context: int) -> None:
+        rounds.append(context)
+        begin(raft, context)
+
+    async def story() -> None:
+        async with members(tmp_path) as three:
+            node = three[await three.leader() if at == "the leader" else (await three.followers())[0]]
+            await put(node, "a", "1")
+            monkeypatch.setattr(Raft, "read_index", counted)
+            await asyncio.gather(*(get(node, "a") for _ in range(200)))
+            assert len(rounds) == 1
+
+            async def reader() -> None:
+                for _ in range(10):
+                    await get(node, "a")
+
+            rounds.clear()
+            await asyncio.gather(*(reader() for _ in range(100)))
+            assert 10 <= len(rounds) < 100  # they go in step, but for those whom a turn of the loop parts
+
+    run(story())

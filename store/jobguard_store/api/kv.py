@@ -62,14 +62,14 @@ async def put(node: "Node", body: bytes) -> Body:
 async def range_(node: "Node", body: bytes) -> Body:
     request = decode(body, wire.RangeRequest)
     answer = await node.range(range_command(request), serializable=request.serializable)
-    return await shapes.range_body(header(node, answer.revision), answer.result)
+    return await shapes.range_body(header(node, answer.revision), answer.result, node.give_way)
 
 
 async def delete_range(node: "Node", body: bytes) -> Body:
     command = delete_command(decode(body, wire.DeleteRangeRequest))
     check_proposal(command, len(body))
     answer = await node.propose(command)
-    return await shapes.delete_body(header(node, answer.revision), answer.result)
+    return await shapes.delete_body(header(node, answer.revision), answer.result, node.give_way)
 
 
 async def txn(node: "Node", body: bytes) -> Body:
@@ -80,7 +80,7 @@ async def txn(node: "Node", body: bytes) -> Body:
         answer = await node.propose(command)
     else:
         answer = await node.read_txn(command, serializable=only_serializable(request))
-    return await shapes.txn_body(header(node, answer.revision), answer.result)
+    return await shapes.txn_body(header(node, answer.revision), answer.result, node.give_way)
 
 
 async def compact(node: "Node", body: bytes) -> Body:

@@ -173,7 +173,7 @@ class WatchStream:
                 watch_id=int64(watcher.watch_id),
                 fragment=fragment,
             )
-            body = await shapes.watch_body(response, part, prev_kv)
+            body = await shapes.watch_body(response, part, prev_kv, self._node.give_way)
             await self._exchange.line(wire.result_line(body))
 
     # --- progress ---------------------------------------------------------------------------------
