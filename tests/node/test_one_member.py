@@ -288,7 +288,9 @@ def test_a_full_disk_refuses_what_is_new_and_finishes_what_it_took(
         async with members(tmp_path, 1) as alone:
             node = alone[0]
             await put(node, "a", "1")
-            await node.hash_kv(0)  # or the put's rows would be what finds the disk full, before the next comes
+            await node.hash_kv(
+                0
+            )  # or the put's rows would be what finds the disk full, before the next comes
             there_is_space.clear()
             taken = [asyncio.ensure_future(put(node, f"k{number}", "x")) for number in range(3)]
             await eventually(lambda: node.status().errors, "the alarm")

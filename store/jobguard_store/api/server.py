@@ -186,7 +186,7 @@ class Api:
             await exchange.refuse(RequestTimedOut())  # it may still happen: no definite word about it
         else:
             code = OK
-            await exchange.answer(200, (JSON, GRPC), answer)
+            await exchange.answer(200, (JSON, GRPC), answer, self._node.give_way)
         finally:
             calls.handled[code] += 1
 

@@ -1,0 +1,26 @@
+"""Who hangs, asks for everything or sends half a request costs the others little: `make isolation` in short.
+
+What the machine does besides is in both sides of the comparison, but not equally in each of them. So it is
+made up to three times: noise passes, a reader that holds up the loop does not.
+"""
+
+from statistics import median
+
+from tests.processes.neighbours import QUIET, furnish, rounds
+from tests.stores import nodes
+
+RATIO_MAX = 2.0
+NOISE_S = 0.005
+TRIES = 3
+
+
+def test_no_neighbour_costs_a_put_more_than_twice_its_time() -> None:
+    with nodes() as [store]:
+        furnish(store.url)
+        for _ in range(TRIES):
+            times = {name: median(each) for name, each in rounds(store.url, count=3, puts=100).items()}
+            allowed = RATIO_MAX * times[QUIET] + NOISE_S
+            held_up = {name: time for name, time in times.items() if time > allowed}
+            if not held_up:
+                return
+    raise AssertionError(f"a put beside nobody takes {times[QUIET]:.4f} s, but {held_up}")
