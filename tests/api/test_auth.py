@@ -126,7 +126,7 @@ def test_a_node_knows_no_call_that_goes_past_its_guard() -> None:
     """Whatever a node comes to offer is either asked about, or said here to be anybody's."""
     anybodys = {
         *("header", "has_leader", "lease_ttl_min", "members", "is_learner", "status", "load", "alarms"),
-        *("counts", "traffic"),
+        *("counts", "traffic", "give_way"),
         *("authenticate", "read_barrier", "watch"),  # watch: see _watch
         *("start", "stop", "hand_over", "introduced", "failed", "fail"),  # the process's own
     }

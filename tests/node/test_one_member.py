@@ -162,7 +162,7 @@ def test_leases_survive_a_restart_and_begin_their_time_again(tmp_path: Path) -> 
             await put(alone[0], "mine", "x", lease=7)
             await alone.stop(0)
             node = await alone.start(0)
-            status = await soon(node.time_to_live(7))
+            status = await soon(node.time_to_live(7, keys=True))
             assert (status.granted, status.keys) == (60, (b"mine",))
             assert 58 <= status.remaining <= 60
             assert await soon(node.leases()) == [7]
@@ -440,7 +440,7 @@ def test_an_expiry_does_not_end_a_lease_whose_id_was_granted_anew_before_it(
                 let_through.set()
             await soon(asyncio.gather(*again))
             await put(node, "a", "behind the expiry, if there was one")
-            status = await soon(node.time_to_live(7))
+            status = await soon(node.time_to_live(7, keys=True))
             assert status.granted == 60
             assert 50 <= status.remaining <= 60
 

@@ -178,7 +178,12 @@ def test_a_leader_that_nobody_hears_neither_reads_nor_renews(
             cut_off = three[await three.leader()]
             await soon(cut_off.propose(GrantLease(7, 60)))
             monkeypatch.setattr(cut_off._replica._courier, "post", lambda _: False)
-            calls = (cut_off.keepalive(7), cut_off.time_to_live(7), cut_off.leases(), get(cut_off, "a"))
+            calls = (
+                cut_off.keepalive(7),
+                cut_off.time_to_live(7, keys=True),
+                cut_off.leases(),
+                get(cut_off, "a"),
+            )
             asked = [asyncio.ensure_future(call) for call in calls]
             me = cut_off.header().member_id
             await eventually(lambda: cut_off.status().leader != me, "stepping down")
@@ -326,14 +331,14 @@ def test_a_lease_is_kept_alive_through_any_member_and_ends_after_its_ttl_without
             for number in range(6):
                 assert await soon(three[number % 3].keepalive(7)) == 1
                 renewed = loop.time()
-                status = await soon(three[(number + 1) % 3].time_to_live(7))
+                status = await soon(three[(number + 1) % 3].time_to_live(7, keys=True))
                 assert (status.granted, status.keys) == (1, (b"mine",))
                 await heartbeats(5)
             (event,) = (await soon(anext(watch))).events
             assert not event.record.version
             assert loop.time() - renewed >= 1.0, "a lease never ends early"
             assert await soon(three[2].keepalive(7)) == 0
-            assert (await soon(three[2].time_to_live(7))).remaining == -1
+            assert (await soon(three[2].time_to_live(7, keys=True))).remaining == -1
             assert await soon(three[2].leases()) == []
 
     run(story())
