@@ -7,7 +7,7 @@ import pytest
 
 from jobguard_store.machine.commands import DeleteRange, GrantLease, Put, Range, RevokeLease, Txn
 from jobguard_store.raft.messages import NOTHING, Entry, EntryId, EntryKind, HardState
-from jobguard_store.storage import database, index
+from jobguard_store.storage import database, file, index
 from jobguard_store.storage.batch import Batch
 from jobguard_store.storage.damage import DiskFull
 from jobguard_store.storage.database import Database, Identity, InitialMember
@@ -192,6 +192,22 @@ def test_the_wal_starts_over_again_and_again(member: Member) -> None:
         member.flush()
     assert member.database._wal.frames() < 1100
     assert wal.stat().st_size < 2000 * 4120
+
+
+def test_a_wal_that_a_long_reader_made_long_gives_its_space_back(
+    member: Member,
+) -> None:
+    """Nothing starts over while a state is cut. Afterwards the file must not stay as long as it was."""
+    wal = Path(f"{member.path}-wal")
+    with member.database._reading():
+        for number in range(10):
+            member.do(Put(b"%d" % number, b"x" * 1_000_000))
+            member.flush()
+        assert wal.stat().st_size > file.WAL_KEPT
+    for _ in range(3):
+        member.put("k")
+        member.flush()
+    assert wal.stat().st_size <= file.WAL_KEPT
 
 
 def test_a_checkpoint_that_fails_is_an_error_but_not_of_the_batch(

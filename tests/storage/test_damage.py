@@ -112,6 +112,13 @@ def test_every_page_of_garbage_is_noticed(written: Path) -> None:
         refusal(written)
 
 
+def test_a_long_value_that_lives_is_read_and_noticed_at_the_start(written: Path) -> None:
+    """It stands in history alone, which a start does not walk."""
+    sql(written, "UPDATE history SET value = substr(value, 2) WHERE key = CAST('big' AS BLOB)")
+    with closing(Database.open(written)) as database, pytest.raises(DatabaseDamaged, match="of key b'big'"):
+        database.load()
+
+
 def test_a_flipped_bit_is_noticed_or_changes_nothing(written: Path) -> None:
     """Some bits do not matter (free space, history that no start reads). None makes another node of this."""
     content = written.read_bytes()

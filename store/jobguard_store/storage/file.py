@@ -29,6 +29,7 @@ from jobguard_store.storage.wal import refuse_dropped_commits
 APPLICATION_ID = 0x6A6F6267  # "jobg", in the header of every node's file since the first migration
 SQLITE = b"SQLite format 3\0"  # with which every database begins
 READERS_MAX = 4
+WAL_KEPT = 16 << 20  # bytes of its file when it starts over; it grows beyond while a state is cut
 _PREPARED = 512  # statements the driver keeps: one per table and number of rows, see tables.insert_rows
 
 
@@ -145,6 +146,7 @@ def _prepare_writer(dbapi: sqlite3.Connection, path: Path) -> None:
     dbapi.execute("PRAGMA synchronous = FULL")  # NORMAL would answer clients before the fsync
     dbapi.execute("PRAGMA wal_autocheckpoint = 0")  # it keeps its errors to itself: Database checkpoints
     dbapi.execute("PRAGMA cell_size_check = ON")
+    dbapi.execute(f"PRAGMA journal_size_limit = {WAL_KEPT}")
     dbapi.execute("PRAGMA temp_store = MEMORY")  # of index: a file has a journal, too
     dbapi.execute("PRAGMA cache_size = -65536")  # 64 MiB: keys come in any order
 
@@ -218,9 +220,10 @@ def check(connection: Connection) -> None:
 
 
 def check_for_start(connection: Connection) -> None:
-    """Walk the pages of what a start reads, of any schema. Raises Damage.
+    """Walk the pages of what a start reads whole, of any schema. Raises Damage.
 
     Not those of history and its index: they may be many times as many, and a start must not last for ever.
+    Of history it reads the long values that live, and believes no row without its checksum.
     """
     tables = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT IN ('history', 'versions')"
     for name in connection.exec_driver_sql(tables).scalars().all():
@@ -245,6 +248,8 @@ def upgrade(tx: Connection) -> bool:
     if found is None and tx.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar():
         raise Damage("it does not say which schema it has")
     if found != script.get_current_head():
+        if found is not None:
+            check(tx)  # what a migration copies looks sound afterwards
         config.attributes.update(connection=tx, metadata=metadata)
         command.upgrade(config, "head")
     return found is None

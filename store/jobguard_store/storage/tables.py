@@ -52,10 +52,12 @@ history = Table(
     Column("version", Integer, nullable=False),
     Column("lease", Integer, nullable=False),
     Column("checksum", Integer, nullable=False),
-    sqlite_with_rowid=False,
 )
 """Every version of every key since compaction, in the order of their making: rows are only ever added at the
-end, and the table's tree stays packed. Version 0 is the tombstone of a delete."""
+end, and the table's tree stays packed. Version 0 is the tombstone of a delete.
+
+With rowids: without them SQLite would move all but a quarter of a page of each row to pages of the row's own.
+"""
 
 versions = Table(
     "versions",
@@ -71,7 +73,7 @@ live = Table(
     "live",
     metadata,
     Column("key", LargeBinary, primary_key=True),
-    Column("value", LargeBinary, nullable=False),
+    Column("value", LargeBinary),  # null: too long to be here as well, history has it
     Column("create_revision", Integer, nullable=False),
     Column("mod_revision", Integer, nullable=False),
     Column("version", Integer, nullable=False),
@@ -82,7 +84,8 @@ live = Table(
 )
 """The newest version of each key there is: what a start reads, front to back, however long the history.
 
-A trigger on versions keeps it, so nothing here ever writes to it, and it lags as they do.
+A trigger on versions keeps it, so nothing here ever writes to it, and it lags as they do. Values of up to
+512 bytes stand here too; a longer one costs the start a page of history, and would cost no less here.
 """
 
 leases = Table(
