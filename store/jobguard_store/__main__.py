@@ -22,6 +22,7 @@ import click
 import uvloop
 
 from jobguard_store import config as defaults
+from jobguard_store.api.scrape import Scraped
 from jobguard_store.api.server import bind, serve
 from jobguard_store.commands import backup, recover, restore
 from jobguard_store.config import NodeConfig
@@ -80,6 +81,7 @@ def flag(name: str, help: str, default: str | int | None = None) -> Callable[[F]
     "In use by this member, before writes are refused; 0: no quota.",
     defaults.QUOTA_BACKEND_BYTES,
 )
+@flag("listen-metrics-urls", "Where /metrics and /health are served besides, comma-separated.")
 @click.pass_context
 def store(context: click.Context, /, **flags: Any) -> None:
     """Run one node of the store, until SIGTERM; or, with a command, look after its data."""
@@ -117,10 +119,13 @@ async def run(config: NodeConfig) -> None:
     node = await Node.start(config)
     loop.set_exception_handler(lambda _, context: unexpected(node, context))
     waits = {asyncio.ensure_future(stopped.wait()), asyncio.ensure_future(node.failed())}
+    scraped = Scraped(node)
     try:
+        await scraped.listen(config.listen_metrics_urls)
         await until_introduced(node, waits)
         server = await serve(node, config, sockets)
     except BaseException:
+        scraped.stop()
         await node.stop()
         raise
     # What was loaded stays. The collector need not walk it again and again, which takes 0.1 s per million.
@@ -139,6 +144,7 @@ async def run(config: NodeConfig) -> None:
     log.info("stopping")
     await node.hand_over()
     await server.stop()
+    scraped.stop()
     await node.stop()
     if removed is not None:
         raise removed

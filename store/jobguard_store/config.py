@@ -69,6 +69,7 @@ class NodeConfig:
     auto_compaction_retention_s: float = 3600.0
     auto_compaction_revisions: int = AUTO_COMPACTION_REVISIONS
     quota_backend_bytes: int = QUOTA_BACKEND_BYTES
+    listen_metrics_urls: tuple[str, ...] = ()
 
     @property
     def database_path(self) -> Path:
@@ -105,6 +106,7 @@ class NodeConfig:
         auto_compaction_retention: str = AUTO_COMPACTION_RETENTION,
         auto_compaction_revisions: int = AUTO_COMPACTION_REVISIONS,
         quota_backend_bytes: int = QUOTA_BACKEND_BYTES,
+        listen_metrics_urls: str | None = None,
     ) -> NodeConfig:
         """The flags as given; what is left out follows from what is not, as in etcd."""
         if not name or any(mark in name for mark in "=,/"):
@@ -150,6 +152,7 @@ class NodeConfig:
             auto_compaction_retention_s=_seconds("--auto-compaction-retention", auto_compaction_retention),
             auto_compaction_revisions=auto_compaction_revisions,
             quota_backend_bytes=quota_backend_bytes,
+            listen_metrics_urls=_metrics_urls(listen_metrics_urls),
         )
 
 
@@ -187,6 +190,15 @@ def parse_cluster(text: str) -> tuple[Voter, ...]:
             f"--initial-cluster names {twice} twice; every member needs a peer URL of its own."
         )
     return tuple(Voter(name, tuple(sorted(each))) for name, each in sorted(urls.items()))
+
+
+def _metrics_urls(text: str | None) -> tuple[str, ...]:
+    """Not https: who may not speak to the store at all, for want of a certificate, is to see how it is."""
+    urls = parse_urls("--listen-metrics-urls", text) if text else ()
+    secured = next((url for url in urls if not url.startswith("http://")), None)
+    if secured is not None:
+        raise StartupError(f"--listen-metrics-urls {secured!r} is not a URL of the form http://host:port.")
+    return urls
 
 
 def _check_url(flag: str, url: str) -> None:

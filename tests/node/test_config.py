@@ -61,6 +61,7 @@ def test_a_name_given_twice_has_two_urls() -> None:
         ({"listen_client_urls": "http://h:1/path"}, "is not a URL"),
         ({"listen_client_urls": ","}, "--listen-client-urls needs at least one URL"),
         ({"listen_peer_urls": "https://h:1"}, "--listen-peer-urls 'https://h:1': https is not supported yet"),
+        ({"listen_metrics_urls": "https://h:1"}, "--listen-metrics-urls 'https://h:1'"),
         ({"initial_cluster": "http://h:1"}, "--initial-cluster 'http://h:1' is not of the form name="),
         ({"initial_cluster": "s1=h:1"}, "--initial-cluster 'h:1' is not a URL"),
         ({"initial_cluster": THREE}, "--name 'default' is not in --initial-cluster, which names s1, s2, s3"),
