@@ -6,7 +6,7 @@ Gives                Transaction and its outcomes; the compares and writes that 
 Never                decides which step to take
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, TypeVar
@@ -15,7 +15,7 @@ import msgspec
 
 from jobguard.ops import compare_created, delete_op, prefix_end, put_op
 from jobguard.records import Attempt, Done, Keys, Occurrence, Open, Record, decode, encode
-from jobguard.wire import Compare, KeyValue, RequestOp, TxnResponse
+from jobguard.wire import Compare, KeyValue, RequestOp, TxnRequest, TxnResponse
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
@@ -29,6 +29,28 @@ class Transaction(Generic[T]):
     success: tuple[RequestOp, ...]
     failure: tuple[RequestOp, ...]
     read: Callable[[TxnResponse], T]
+
+
+TOGETHER = 60
+"""Steps in one transaction, and operations in each of them: etcd counts both, to 128 in all."""
+
+
+def together(steps: Sequence[Transaction[T]]) -> Transaction[list[T]]:
+    """At most `TOGETHER` steps as one transaction: each compares and writes for itself, and none waits."""
+
+    def read(answer: TxnResponse) -> list[T]:
+        inner = (each.response_txn for each in answer.responses)
+        # The header of a nested answer is empty; what it wrote has the revision of the whole.
+        whole = (msgspec.structs.replace(each, header=answer.header) for each in inner if each)
+        return [step.read(each) for step, each in zip(steps, whole, strict=True)]
+
+    nested = (TxnRequest(compare=each.compare, success=each.success, failure=each.failure) for each in steps)
+    return Transaction(
+        compare=(),
+        success=tuple(RequestOp(request_txn=each) for each in nested),
+        failure=(),
+        read=read,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,10 @@ import celery.beat
 from celery.utils.log import get_logger
 
 from jobguard.celery.changes import Changes
+from jobguard.celery.definitions import Definitions
 from jobguard.celery.entries import Job, jobs, stored_entry
-from jobguard.celery.leader import Leader, LeadLost, Sent, Stale
+from jobguard.celery.lead import LeadLost, Stale
+from jobguard.celery.leader import Leader, Sent
 from jobguard.celery.leadership import Leadership
 from jobguard.celery.upkeep import Upkeep
 from jobguard.celery.workers import Fleet
@@ -152,17 +154,16 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
         elif self._term is None or self._term.leader.fence != fence:
             self._end_term()
             client = self._store()
-            leader = Leader(
+            definitions = Definitions(
                 client,
                 self._keys,
                 fence,
                 self._jobs,
-                self._publish,
-                _now,
                 version=self._settings.schedule_version,
                 registered=self._registered,
                 host=f"{socket.gethostname()} pid {os.getpid()}",
             )
+            leader = Leader(definitions, self._publish, _now)
             self._term = _Term(leader, Upkeep(leader, Fleet(self.app, client, self._keys)))
         return self._term
 
@@ -199,7 +200,7 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
         term.leader.begin()
         term.changes = Changes(self._store())
         watched = {self._keys.prefix("schedules"): True, self._keys.deploy(): False}
-        term.changes.start(watched, term.leader.revision)
+        term.changes.start(watched, term.leader.definitions.revision)
         term.begun = True
         logger.info("jobguard: this beat leads and plans %d jobs", len(term.leader.jobs))
 
@@ -207,7 +208,7 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
         """Made at run time, or rolled back: by the time the next occurrence is due, and within a second."""
         if not term.begun or term.changes is None:
             return
-        new = [kv for kv in term.changes.take() if not term.leader.knows(kv)]
+        new = [kv for kv in term.changes.take() if not term.leader.definitions.knows(kv)]
         if term.changes.missed_some() or any(kv.key == self._keys.deploy() for kv in new):
             term.begun = False
             return

@@ -1,45 +1,45 @@
 """One term as the leading beat: what is due is planned in the store, and only then published.
 
-Place in the house   beat -> here -> entries, planning, client
-Takes                the fence of an election that was won, the jobs, a way to publish
+Place in the house   beat -> here -> definitions, planning, lead
+Takes                the fence of an election that was won, the definitions, a way to publish
 Gives                occurrences, planned once each and handed to the broker
 Never                publishes what is not planned, or plans what its fence no longer covers
 
 The order is the argument: plan (one transaction: cursor and open), publish, note that it was published. A
 leader that dies after the first leaves an occurrence that its successor finds; after the second, one that may
 be out twice, which the claim makes harmless.
+
+What is due at once is planned at once, many jobs to a transaction; only then is it published, a part at a
+time. `planner` is written before the first message of a part can be out, and not for the parts behind it: of
+those a successor knows that they were never sent.
 """
 
 import heapq
-import logging
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import Enum, auto
-from typing import Any, TypeVar
+from typing import TypeVar
 
+import msgspec
 from celery.utils.log import get_logger
 
 from jobguard import planning
-from jobguard.celery.entries import Job, ended, occurrence_text, stored_job
+from jobguard.celery.definitions import Definitions
+from jobguard.celery.entries import Job, ended, occurrence_text
+from jobguard.celery.lead import AFTER_FAILURE, LONG_AGO, Stale, apart, send, send_all
 from jobguard.client import Client
-from jobguard.definition import changed
-from jobguard.errors import OutcomeUnknown, Unavailable
-from jobguard.ops import get_op
-from jobguard.records import Audit, Control, Cursor, Deploy, Done, Keys, Open, Schedule, Verdict, encode
+from jobguard.errors import ServerError
+from jobguard.records import Control, Cursor, Done, Keys, Open, Verdict
 from jobguard.schedule import Due, due
-from jobguard.steps import Deposed, Fence, Seen, Transaction, Written, first, see
-from jobguard.wire import KeyValue
+from jobguard.steps import TOGETHER, Deposed, Fence, Moved, Seen, Transaction, Written
 
 logger = get_logger("jobguard.beat")
 
 T = TypeVar("T")
 
-AFTER_FAILURE = timedelta(seconds=30)
 _WITHOUT_BROKER = timedelta(seconds=5)
-_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 class Sent(Enum):
@@ -48,137 +48,73 @@ class Sent(Enum):
     MAYBE = auto()
 
 
-class LeadLost(Exception):
-    """Another beat leads, or none: drop everything and follow."""
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is due of one job, ready to be written."""
 
-
-class Stale(Exception):
-    """The store holds something else than we remember: read it again before the next step."""
-
-
-@contextmanager
-def apart(what: str) -> Iterator[None]:
-    """One job's trouble (a record of a newer version, a refusal, a bug) stays its own: the others go on.
-
-    What concerns the whole term passes through.
-    """
-    try:
-        yield
-    except (LeadLost, Stale, Unavailable, OutcomeUnknown):
-        raise
-    except Exception:
-        logger.exception("jobguard: %s is set aside for %d s", what, AFTER_FAILURE.total_seconds())
+    job: str
+    cursor: Cursor
+    opens: list[Open]
+    dones: list[Done]
+    step: Transaction[Written | Deposed | Moved[Cursor]]
 
 
 @dataclass
 class Leader:
-    """A term. `publish` hands a message to the broker and says how that went.
+    """A term. `publish` hands a message to the broker and says how that went."""
 
-    `code` are the entries of this beat, and `jobs` what is planned: mostly the same; but what was made at run
-    time, or installed by code that this beat's must give way to, is planned by the store's word.
-    """
-
-    client: Client
-    keys: Keys
-    fence: Fence
-    code: Mapping[str, Job]
+    definitions: Definitions
     publish: Callable[[Open, Job], Sent]
     clock: Callable[[], datetime]
-    version: int = 0
-    registered: datetime = _LONG_AGO
-    host: str = ""
     nonce: str = field(default_factory=lambda: secrets.token_hex(8))
-    jobs: dict[str, Job] = field(default_factory=dict)
-    revision: int = 0  # as of which the term began
-    _deploy: Seen[Deploy] | None = None
-    _installs: bool = False
     _attempted: set["Attempt"] = field(default_factory=set)
     _paused: dict["Attempt", datetime] = field(default_factory=dict)
-    _broker_away_until: datetime = _LONG_AGO
-    _found: dict[str, "Found"] = field(default_factory=dict)
-    _defined: dict[str, int] = field(default_factory=dict)  # the mod_revision of what is planned by
-    _cursors: dict[str, Seen[Cursor]] = field(default_factory=dict)
-    _controls: dict[str, Seen[Control] | None] = field(default_factory=dict)
+    _broker_away_until: datetime = LONG_AGO
     _due: dict[str, datetime] = field(default_factory=dict)
-    _queue: list[tuple[datetime, str]] = field(
-        default_factory=list
-    )  # one that is not in _due counts for nothing
+    _queue: list[tuple[datetime, str]] = field(default_factory=list)  # what is not in _due counts for nothing
+
+    @property
+    def client(self) -> Client:
+        return self.definitions.client
+
+    @property
+    def keys(self) -> Keys:
+        return self.definitions.keys
+
+    @property
+    def fence(self) -> Fence:
+        return self.definitions.fence
+
+    @property
+    def jobs(self) -> dict[str, Job]:
+        return self.definitions.jobs
 
     def send(self, step: Transaction[T]) -> T:
         """Carry out a step. Raises LeadLost, Unavailable, OutcomeUnknown."""
-        outcome = step.read(self.client.txn_until_known(step.compare, step.success, step.failure))
-        if isinstance(outcome, Deposed):
-            raise LeadLost
-        return outcome
-
-    # --- the beginning of a term ---
+        return send(self.client, step)
 
     def begin(self) -> None:
-        """Read where the last leader stood, and put the definitions that differ in force from now on."""
+        """Go on where the last leader stood, and put the definitions that differ in force from now on."""
         now = self.clock()
-        schedules, cursors, controls = map(self._stored, ("schedules", "cursors", "controls"))
-        self.jobs, self._cursors, self._controls, self._defined = {}, {}, {}, {}
-        self._due, self._queue, self._found = {}, [], {}
-        self._installs = self._register()
-        for name in [*self.code, *sorted(schedules.keys() - self.code.keys())]:
-            self._found[name] = (schedules.get(name), cursors.get(name), controls.get(name))
-            self._queue_at(name, self._apart(name, self._take_up, now))
-
-    def _stored(self, part: str) -> dict[str, KeyValue]:
-        answer = self.client.prefix(self.keys.prefix(part))
-        if part == "schedules":
-            self.revision = answer.revision
-        return {self.keys.parts(kv.key)[1]: kv for kv in answer.kvs}
-
-    def _register(self) -> bool:
-        """Whether it is our schedule that is in force, from now on if it was not yet."""
-        self._deploy = found = see(self.client.get(self.keys.deploy()), Deploy)
-        if found and found.record.is_of(self.version, self.registered):
-            return True
-        if found and not found.record.gives_way_to(self.version, self.registered):
-            self._say_whose_it_is(found.record)
-            return False
-        over = found.record.over if found and found.record.version == self.version else 0
-        ours = Deploy(version=self.version, registered=self.registered, by=self.host, over=over)
-        outcome = self.send(
-            planning.register(self.keys, self.fence, ours, found.mod_revision if found else 0)
-        )
-        if not isinstance(outcome, Written):
-            raise Stale("deploy")
-        self._deploy = Seen(ours, outcome.revision)
-        return True
-
-    def _say_whose_it_is(self, deploy: Deploy) -> None:
-        logger.log(
-            logging.INFO if deploy.version == self.version else logging.WARNING,
-            "jobguard: the schedule in force is version %d, registered by %s at %s; this beat's, version %d, "
-            "is not installed",
-            *(deploy.version, deploy.by or "an operator", deploy.registered.isoformat(), self.version),
-        )
+        self._due, self._queue = {}, []
+        for name in self.definitions.begin():
+            self._queue_at(name, self._taken_up(name, now))
 
     def look_again(self, name: str) -> None:
         """Somebody changed the definition of this job."""
-        self._read_again(name)
-        self._queue_at(name, self._apart(name, self._take_up, self.clock()))
+        self.definitions.read_again(name)
+        self._queue_at(name, self._taken_up(name, self.clock()))
 
-    def _read_again(self, name: str) -> None:
-        keys = (self.keys.schedule(name), self.keys.cursor(name), self.keys.control(name))
-        answer = self.client.txn(success=[get_op(key) for key in keys])
-        self._found[name] = (first(answer, 0), first(answer, 1), first(answer, 2))
-
-    def knows(self, kv: KeyValue) -> bool:
-        """Whether a change of schedules/… or of deploy is our own, or was read already."""
-        if kv.key == self.keys.deploy():
-            return self._deploy is not None and kv.mod_revision <= self._deploy.mod_revision
-        return kv.mod_revision <= max(self._defined.get(self.keys.parts(kv.key)[1], 0), self.revision)
-
-    def _apart(self, name: str, do: Callable[[str, datetime], None], now: datetime) -> datetime | None:
-        """A step for one job; when its next one is due, None if never."""
+    def _taken_up(self, name: str, now: datetime) -> datetime | None:
         with apart(name):
-            do(name, now)
-            cursor = self._cursors.get(name)
-            return next(self.jobs[name].times.after(cursor.record.nominal), None) if cursor else None
+            self.definitions.take_up(name, now)
+            return self._next(name)
         return now + AFTER_FAILURE
+
+    def _next(self, name: str) -> datetime | None:
+        """When the job is due next; None if never."""
+        cursor = self.definitions.cursors.get(name)
+        return next(self.jobs[name].times.after(cursor.record.nominal), None) if cursor else None
 
     def _queue_at(self, name: str, moment: datetime | None) -> None:
         if moment is None:
@@ -187,165 +123,73 @@ class Leader:
             self._due[name] = moment
             heapq.heappush(self._queue, (moment, name))
 
-    def _take_up(self, name: str, now: datetime) -> None:
-        """Decide by whose word this job is planned, and from when on; no cursor if this beat cannot."""
-        schedule_kv, cursor_kv, control_kv = self._found[name]
-        self._cursors.pop(name, None)
-        self.jobs.pop(name, None)
-        old, cursor = see(schedule_kv, Schedule), see(cursor_kv, Cursor)
-        self._controls[name] = see(control_kv, Control)
-        own = self.code.get(name)
-        if old and old.record.made:
-            if own:
-                logger.error(
-                    "jobguard: %s was made at run time by %s; the beat entry of that name is not planned: "
-                    "rename or remove one of the two",
-                    *(name, old.record.by),
-                )
-            self._adopt(stored_job(old.record), old, cursor)
-        elif self._installs and own:
-            self._install(own, old, cursor, now)
-        elif self._installs and old:
-            self._withdraw(name, old, now)
-        elif old:
-            self._adopt(self._of_others(own, old.record), old, cursor)
-
-    def _adopt(self, job: Job | None, old: Seen[Schedule], cursor: Seen[Cursor] | None) -> None:
-        """Plan by a definition that is not ours to write. It owes nothing for the time before it."""
-        if job is None:
-            return
-        start = max(cursor.record.nominal, old.record.since) if cursor else old.record.since
-        self.jobs[job.name], self._defined[job.name] = job, old.mod_revision
-        self._cursors[job.name] = Seen(Cursor(nominal=start, nonce=""), cursor.mod_revision if cursor else 0)
-
-    def _of_others(self, own: Job | None, record: Schedule) -> Job | None:
-        """How to plan what other code has installed: its word is enough, or our entry is the same."""
-        if own and own.definition(record.since, 0).says_the_same(record):
-            return own
-        if record.portable:
-            return stored_job(record)
-        if own and own.times.fingerprint == record.fingerprint:
-            return own
-        logger.warning(
-            "jobguard: %s was installed by other code (version %d, this beat has %d) and is left to it",
-            *(record.job, record.version, self.version),
-        )
-        return None
-
-    def _install(
-        self, job: Job, old: Seen[Schedule] | None, cursor: Seen[Cursor] | None, now: datetime
-    ) -> None:
-        """Our definition in force, and the cursor to plan from."""
-        name = job.name
-        if old and cursor and old.record.fingerprint == job.times.fingerprint:
-            new = job.definition(old.record.since, self.version, self.host)
-            if old.record.says_the_same(new):
-                self.jobs[name], self._cursors[name], self._defined[name] = job, cursor, old.mod_revision
-                return
-            following = Cursor(nominal=cursor.record.nominal, nonce=secrets.token_hex(8))
-        else:
-            new = job.definition(now, self.version, self.host)
-            start = max(cursor.record.nominal, now) if cursor else now
-            following = Cursor(nominal=start, nonce=secrets.token_hex(8))
-        outcome = self.send(
-            planning.install(
-                self.keys,
-                self.fence,
-                new,
-                old.mod_revision if old else 0,
-                following,
-                cursor.mod_revision if cursor else 0,
-                **self._noted(new.job, now, old.record if old else None, new),
-            )
-        )
-        if not isinstance(outcome, Written):
-            raise Stale(name)
-        self.jobs[name], self._cursors[name] = job, Seen(following, outcome.revision)
-        self._defined[name] = outcome.revision
-        changes = f"; changed: {changed(old.record, new)}" if old else ""
-        logger.info("jobguard: %s is planned %s, task %s%s", name, job.times.text, job.task, changes)
-
-    def _withdraw(self, name: str, old: Seen[Schedule], now: datetime) -> None:
-        noted = self._noted(name, now, old.record, None)
-        self.send(planning.withdraw(self.keys, self.fence, name, old.mod_revision, **noted))
-        logger.info("jobguard: %s is no beat entry any more and is no longer planned", name)
-
-    def _noted(
-        self, name: str, now: datetime, before: Schedule | None, after: Schedule | None
-    ) -> dict[str, Any]:
-        """What shares the transaction with a change: whose schedule is in force, and the audit entry."""
-        assert self._deploy is not None
-        audit = Audit(
-            at=now,
-            by=self.host,
-            via="beat",
-            action="install" if after else "withdraw",
-            target=f"schedule {name}",
-            reason=f"version {self.version}",
-            before=encode(before).decode() if before else "",
-            after=encode(after).decode() if after else "",
-        )
-        return {"deploy_mod": self._deploy.mod_revision, "audit": audit, "nonce": secrets.token_hex(8)}
-
-    # --- the term ---
+    # --- planning ---
 
     def plan_due(self) -> datetime | None:
         """Plan and publish what is due by now; gives the next time something will be."""
-        while self._queue:
-            moment, name = self._queue[0]
-            if counts := self._due.get(name) == moment:
-                if moment > (now := self.clock()):
-                    return moment
-                del self._due[name]
-            heapq.heappop(self._queue)
-            if counts:
-                self._queue_at(name, self._apart(name, self._plan, now))
-        return None
+        while names := self._take_due(now := self.clock()):
+            planned = self._plan_all(names, now)
+            for position in range(0, len(planned), TOGETHER):
+                self._publish_part(planned[position : position + TOGETHER])
+        return self._queue[0][0] if self._queue else None
 
-    def _plan(self, name: str, now: datetime) -> None:
-        if name not in self._cursors:  # it had been set aside
-            self._read_again(name)
-            self._take_up(name, now)
-        job, cursor = self.jobs.get(name), self._cursors.get(name)
+    def _take_due(self, now: datetime) -> list[str]:
+        names = []
+        while self._queue and self._queue[0][0] <= now:
+            moment, name = heapq.heappop(self._queue)
+            if self._due.get(name) == moment:
+                del self._due[name]
+                names.append(name)
+        return names
+
+    def _plan_all(self, names: Sequence[str], now: datetime) -> list[Seen[Open]]:
+        """Write what is due; gives what is to be published, in order."""
+        plans: list[Plan] = []
+        for name in names:
+            with apart(name):
+                # Signed is only what is published first; see above.
+                if plan := self._plan_of(name, now, self.nonce if len(plans) < TOGETHER else ""):
+                    plans.append(plan)
+                else:
+                    self._queue_at(name, self._next(name))
+                continue
+            self._queue_at(name, now + AFTER_FAILURE)
+        return [planned for part in _parts(plans) for planned in self._write(part, now)]
+
+    def _plan_of(self, name: str, now: datetime, planner: str) -> Plan | None:
+        definitions = self.definitions
+        if name not in definitions.cursors:  # it had been set aside
+            definitions.read_again(name)
+            definitions.take_up(name, now)
+        job, cursor = self.jobs.get(name), definitions.cursors.get(name)
         if job is None or cursor is None:
-            return
+            return None
         found = due(job.times, cursor.record.nominal, now, catch_up=job.policy.catch_up)
         if found.upto is None:
-            return
-        control = self._controls[name]
-        opens, dones = self._divided(job, found, control.record if control else Control(), now)
+            return None
+        control = definitions.controls[name]
+        opens, dones = self._divided(job, found, control.record if control else Control(), now, planner)
         following = Cursor(nominal=found.upto, nonce=secrets.token_hex(8))
-        outcome = self.send(
-            planning.plan(
-                self.keys,
-                self.fence,
-                following,
-                cursor.mod_revision,
-                opens,
-                dones,
-                schedule_mod=self._defined[name],
-                control_mod=control.mod_revision if control else 0,
-            )
+        step = planning.plan(
+            self.keys,
+            self.fence,
+            following,
+            cursor.mod_revision,
+            opens,
+            dones,
+            schedule_mod=definitions.revisions[name],
+            control_mod=control.mod_revision if control else 0,
         )
-        if not isinstance(outcome, Written):
-            raise Stale(name)
-        self._cursors[name] = Seen(following, outcome.revision)
-        for done in dones:
-            logger.warning(
-                "jobguard: %s: %s, %s", occurrence_text(done.occurrence), done.verdict, done.reason
-            )
-        for record in opens:
-            if record.planner == self.nonce:
-                self.publish_planned(Seen(record, outcome.revision))
+        return Plan(name, following, opens, dones, step)
 
     def _divided(
-        self, job: Job, found: Due, control: Control, now: datetime
+        self, job: Job, found: Due, control: Control, now: datetime, planner: str
     ) -> tuple[list[Open], list[Done]]:
         opens: list[Open] = []
         dones = [job.missed(each, now, self.nonce) for each in found.missed]
         waiting = job.policy.overlap == "queue-one" and self._one_waits(job.name)
         for nominal in found.starts:
-            record = job.opened(nominal, now, several=len(found.starts) > 1, planner=self.nonce)
+            record = job.opened(nominal, now, several=len(found.starts) > 1, planner=planner)
             if control.pauses(nominal):
                 reason = f"the job is paused by {control.by}: {control.why}"
                 dones.append(ended(record, Verdict.SKIPPED, reason, now, self.nonce))
@@ -364,20 +208,83 @@ class Leader:
         running = self.client.prefix(self.keys.prefix("running", name), keys_only=True).kvs
         return len(opened) > len(running)
 
+    def _write(self, plans: Sequence[Plan], now: datetime) -> list[Seen[Open]]:
+        """One transaction; where the store refuses it for one job's sake, one for each."""
+        try:
+            outcomes = send_all(self.client, [plan.step for plan in plans])
+        except ServerError:
+            if len(plans) > 1:
+                return [planned for plan in plans for planned in self._write([plan], now)]
+            logger.exception(
+                "jobguard: %s is set aside for %d s", plans[0].job, AFTER_FAILURE.total_seconds()
+            )
+            self._queue_at(plans[0].job, now + AFTER_FAILURE)
+            return []
+        planned, moved = [], []
+        for plan, outcome in zip(plans, outcomes, strict=True):
+            if isinstance(outcome, Written):
+                planned += self._written(plan, outcome.revision)
+            else:
+                moved.append(plan.job)
+        if moved:
+            raise Stale(", ".join(moved))
+        return planned
+
+    def _written(self, plan: Plan, revision: int) -> list[Seen[Open]]:
+        self.definitions.cursors[plan.job] = Seen(plan.cursor, revision)
+        self._queue_at(plan.job, self._next(plan.job))
+        for done in plan.dones:
+            logger.warning(
+                "jobguard: %s: %s, %s", occurrence_text(done.occurrence), done.verdict, done.reason
+            )
+        return [Seen(record, revision) for record in plan.opens if record.overlap != "wait"]
+
+    # --- publishing ---
+
     def publish_planned(self, planned: Seen[Open]) -> None:
         """Hand (n, r) to the broker and note it. A failure is left to the upkeep, which finds it unnoted."""
+        self._note([planned] if self._handed_over(planned) else [])
+
+    def _publish_part(self, part: Sequence[Seen[Open]]) -> None:
+        self._note([planned for planned in self._signed(part) if self._handed_over(planned)])
+
+    def _signed(self, part: Sequence[Seen[Open]]) -> list[Seen[Open]]:
+        """The intent before the message, see planning.intend; all that is to be published, in order."""
+        part = [planned for planned in part if not self._held_back(planned.record)]
+        unsigned = [planned for planned in part if planned.record.planner != self.nonce]
+        if not unsigned:
+            return part
+        steps = [planning.intend(self.keys, self.fence, each, self.nonce) for each in unsigned]
+        outcomes = send_all(self.client, steps)
+        return [each for each in part if each.record.planner == self.nonce] + [
+            Seen(msgspec.structs.replace(planned.record, planner=self.nonce), outcome.revision)
+            for planned, outcome in zip(unsigned, outcomes, strict=True)
+            if isinstance(outcome, Written)
+        ]
+
+    def _held_back(self, record: Open) -> bool:
+        return max(self._paused.get(_attempt(record), LONG_AGO), self._broker_away_until) > self.clock()
+
+    def _handed_over(self, planned: Seen[Open]) -> bool:
+        """Whether the broker has taken the message."""
         record, attempt = planned.record, _attempt(planned.record)
-        if max(self._paused.get(attempt, _LONG_AGO), self._broker_away_until) > self.clock():
-            return
+        if self._held_back(record):
+            return False
         sent = self.publish(record, self.jobs[record.job])
-        if sent is Sent.YES:
-            self._attempted.add(attempt)
-            self.send(planning.mark_published(self.keys, self.fence, planned, self.clock()))
-        elif sent is Sent.MAYBE:
-            self._attempted.add(attempt)
-            self._paused[attempt] = self.clock() + AFTER_FAILURE
-        else:
+        if sent is Sent.NO:
             self._broker_away_until = self.clock() + _WITHOUT_BROKER  # each try may take seconds
+        else:
+            self._attempted.add(attempt)
+        if sent is Sent.MAYBE:
+            self._paused[attempt] = self.clock() + AFTER_FAILURE
+        return sent is Sent.YES
+
+    def _note(self, sent: Sequence[Seen[Open]]) -> None:
+        now = self.clock()
+        if sent:
+            send_all(
+                self.client, [planning.mark_published(self.keys, self.fence, each, now) for each in sent]
+            )
 
     def maybe_sent(self, record: Open) -> bool:
         """Whether a message of (n, r) may be out: by our own doing, or by that of a leader before us."""
@@ -394,8 +301,22 @@ class Leader:
 
 
 Attempt = tuple[str, datetime, int, int]
-Found = tuple[KeyValue | None, KeyValue | None, KeyValue | None]  # definition, cursor, control
 
 
 def _attempt(record: Open) -> Attempt:
     return record.job, record.nominal, record.n, record.r
+
+
+def _parts(plans: Iterable[Plan]) -> Iterator[list[Plan]]:
+    """As many as one transaction holds."""
+    part: list[Plan] = []
+    for plan in plans:
+        if len(plan.step.success) > TOGETHER:
+            yield [plan]
+            continue
+        part.append(plan)
+        if len(part) == TOGETHER:
+            yield part
+            part = []
+    if part:
+        yield part

@@ -17,7 +17,8 @@ from celery.utils.log import get_logger
 
 from jobguard import planning
 from jobguard.celery.entries import ended, occurrence_text
-from jobguard.celery.leader import AFTER_FAILURE, Leader, apart
+from jobguard.celery.lead import AFTER_FAILURE, apart
+from jobguard.celery.leader import Leader
 from jobguard.celery.workers import Fleet
 from jobguard.ops import get_op, get_prefix_op
 from jobguard.records import Active, Attempt, Occurrence, Open, Record, Verdict

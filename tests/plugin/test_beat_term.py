@@ -10,8 +10,10 @@ import msgspec
 import pytest
 
 from jobguard import observe, runs, schedules
+from jobguard.celery.definitions import Definitions
 from jobguard.celery.entries import Job
-from jobguard.celery.leader import Leader, LeadLost, Sent, Stale
+from jobguard.celery.lead import LeadLost, Stale
+from jobguard.celery.leader import Leader, Sent
 from jobguard.celery.upkeep import Upkeep
 from jobguard.client import Client
 from jobguard.operate import Actor
@@ -20,7 +22,7 @@ from jobguard.records import Attempt, Audit, Control, Done, Keys, Occurrence, Op
 from jobguard.recovery import Workers
 from jobguard.runs import Claimed
 from jobguard.schedule import Every
-from jobguard.steps import Fence, seen
+from jobguard.steps import TOGETHER, Fence, seen
 from tests.stores import KINDS, running
 
 START = datetime(2026, 11, 24, 2, tzinfo=UTC)
@@ -70,16 +72,10 @@ class Stage:
         self.client.delete(self.keys.prefix("elections"), self.keys.prefix("elections")[:-1] + b"0")
         fence = Fence(key, self.client.put(key, b"x").revision)
         known = {each.name: each for each in jobs or (job(),)}
-        leader = Leader(
-            self.client,
-            self.keys,
-            fence,
-            known,
-            self._publish,
-            lambda: self.now,
-            version=version,
-            registered=registered or START,
+        definitions = Definitions(
+            self.client, self.keys, fence, known, version=version, registered=registered or START
         )
+        leader = Leader(definitions, self._publish, lambda: self.now)
         leader.begin()
         return leader
 
@@ -331,6 +327,24 @@ def test_a_broker_that_is_away_is_not_asked_once_per_job(stage: Stage) -> None:
     stage.at(66)
     stage.upkeep(leader)
     assert stage.sent == [("02:01:00", 1, 0)] * 3
+
+
+def test_of_many_due_at_once_only_those_being_published_may_be_out(stage: Stage) -> None:
+    """A leader dies in the middle of its first message: the next one knows that most were never sent."""
+    jobs = [job(f"{number:03}") for number in range(TOGETHER + 5)]
+    leader = stage.term(*jobs)
+
+    def die(record: Open, job: Job) -> Sent:
+        raise KeyboardInterrupt
+
+    leader.publish = die
+    stage.at(60)
+    with pytest.raises(KeyboardInterrupt):
+        leader.plan_due()
+    signed = {each.job for job in jobs for each in stage.open(job.name) if each.planner}
+    assert signed == {job.name for job in jobs[:TOGETHER]}
+    stage.upkeep(stage.term(*jobs))
+    assert set(stage.tried) == {job.name for job in jobs[TOGETHER:]}
 
 
 # --- definitions ---

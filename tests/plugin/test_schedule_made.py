@@ -9,7 +9,7 @@ from celery.schedules import crontab
 
 from jobguard import schedules
 from jobguard.celery.entries import Plain
-from jobguard.celery.leader import Stale
+from jobguard.celery.lead import Stale
 from jobguard.client import Client
 from jobguard.errors import ConfigurationError
 from jobguard.observe import NotFound, schedule_changes
