@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import redis
 from celery import Celery
+from celery.canvas import Signature
 
 from jobguard import planning
 from jobguard.celery.deadline import ChildState, WorkerDirectory
@@ -165,6 +166,11 @@ class Bench:
             headers={HEADER: header(self.namespace, occurrence, n, overlap)},
             **options,
         )
+
+    def signature(self, app: Celery, occurrence: Occurrence, task: str, *args: Any, n: int = 1) -> Signature:
+        """The message of attempt n, to be put into a chain, a group or a chord of `app`."""
+        headers = {HEADER: header(self.namespace, occurrence, n)}
+        return app.signature(task, args, headers=headers).set(task_id=task_id(self.namespace, occurrence, n))
 
     def send_plain(self, number: int) -> str:
         """Publish a task that nobody scheduled."""

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from celery import Celery
+from celery import Celery, group
 from celery.exceptions import Reject
 
 import jobguard
@@ -25,6 +25,7 @@ app.conf.update(
     jobguard_session_ttl=float(os.environ.get("TEST_TTL", "3")),
     jobguard_claim_timeout=float(os.environ.get("TEST_CLAIM_TIMEOUT", "10")),
     jobguard_timeout=float(os.environ.get("TEST_TIMEOUT", "2")),
+    worker_soft_shutdown_timeout=float(os.environ.get("TEST_SOFT_SHUTDOWN", "0")),
     worker_pool_start_method=os.environ.get("TEST_START_METHOD", "fork"),
     jobguard_jobs=json.loads(os.environ.get("TEST_JOBS", "{}")),
 )
@@ -200,6 +201,36 @@ def spin(seconds: float) -> str:
         pass
     note("finished")
     return "result"
+
+
+@app.task(name="retry_many", bind=True, max_retries=None)
+def retry_many(self: Any, times: int) -> int:
+    note("started", r=self.request.retries)
+    if self.request.retries < times:
+        raise self.retry(countdown=0)
+    return int(self.request.retries)
+
+
+@app.task(name="autoretry", bind=True, autoretry_for=(ValueError,), default_retry_delay=0, max_retries=3)
+def autoretry(self: Any) -> int:
+    note("started", r=self.request.retries)
+    if self.request.retries < 2:
+        raise ValueError("not yet")
+    return int(self.request.retries)
+
+
+@app.task(name="replace_by_many", bind=True)
+def replace_by_many(self: Any) -> Any:
+    note("started")
+    return self.replace(group(plain.s(1), plain.s(2)))
+
+
+@app.task(name="tell")
+def tell(said: Any) -> Any:
+    """A link of a chain, or the body of a chord: nobody scheduled it."""
+    with JOURNAL.open("a") as journal:
+        journal.write(json.dumps({"event": "told", "job": "", "said": said}) + "\n")
+    return said
 
 
 @app.task(name="plain")
