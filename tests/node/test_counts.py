@@ -95,3 +95,18 @@ def test_what_keeps_the_loop_is_a_slow_apply_and_a_late_heartbeat(
             await story(alone)
 
     run(told())
+
+
+def test_what_watchers_have_not_taken_is_pending(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with members(tmp_path, 1) as alone:
+            subscription = alone[0].watch(b"a", b"\0")
+            for number in range(3):
+                await put(alone[0], "a", str(number))
+            load = alone[0].load()
+            assert (load.watchers, load.slow_watchers, load.pending_events) == (1, 0, 3)
+            await anext(subscription)
+            assert alone[0].load().pending_events == 2
+            await subscription.aclose()
+
+    run(story())
