@@ -253,14 +253,12 @@ def test_bytes_fsyncs_and_what_the_process_uses(ours: Gateway) -> None:
     ours.put("a", "x" * 30_000)
     ours.ok(RANGE, range_("a"))
     after = read(ours)
-    for name, least in (
-        ("etcd_network_client_grpc_received_bytes_total", 40_000),
-        ("etcd_network_client_grpc_sent_bytes_total", 40_000),
-        ("etcd_disk_wal_fsync_duration_seconds_count", 1),
-        ("etcd_disk_backend_commit_duration_seconds_count", 1),
-    ):
-        assert least <= after.one(name) - before.one(name) <= 2 * least, name
+    for way in ("received", "sent"):
+        name = f"etcd_network_client_grpc_{way}_bytes_total"
+        assert 40_000 <= after.one(name) - before.one(name) <= 80_000
     for kind in ("wal_fsync", "backend_commit"):
+        name = f"etcd_disk_{kind}_duration_seconds_count"
+        assert after.one(name) > before.one(name)
         buckets = after.series[f"etcd_disk_{kind}_duration_seconds_bucket"]
         assert max(buckets.values()) == after.one(f"etcd_disk_{kind}_duration_seconds_count")
         assert after.one(f"etcd_disk_{kind}_duration_seconds_sum") > 0
