@@ -23,6 +23,9 @@ from jobguard.errors import ConfigurationError
 
 _PREFIX = "jobguard_"
 
+# Of our other programs; and of Kubernetes, for a service that is called jobguard.
+_OTHERS_VARIABLES = ("STORE_", "WEB_", "DEMO_", "TEST_", "WORKER_DIRECTORY", "SERVICE_", "PORT")
+
 
 def _endpoints(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
@@ -134,6 +137,7 @@ class Settings:
 
     @classmethod
     def _read(cls, configured: Callable[[str], Any]) -> "Settings":
+        _refuse_unknown_variables()
         found = {}
         for each in fields(cls):
             source, value = f"{_PREFIX}{each.name}", configured(each.name)
@@ -158,15 +162,29 @@ def _from_conf(conf: Any, name: str) -> Any:
 
 
 def _refuse_unknown(conf: Any) -> None:
-    known = [each.name for each in fields(Settings)]
     conf.get(_PREFIX)  # a configuration that is not loaded yet has no keys
     namespace = (getattr(conf, "prefix", None) or "").lower()
     for key in conf.keys():  # noqa: SIM118 - iterating a configuration that is not loaded yet fails
         name = str(key).lower().removeprefix(namespace)
-        if name.startswith(_PREFIX) and (short := name.removeprefix(_PREFIX)) not in known:
-            close = get_close_matches(short, known, n=1)
-            hint = f"; did you mean {_PREFIX}{close[0]}?" if close else f"; known are {', '.join(known)}"
-            raise ConfigurationError(f"unknown setting {key}{hint}")
+        if name.startswith(_PREFIX):
+            _refuse_unless_known(str(key), name.removeprefix(_PREFIX), _PREFIX)
+
+
+def _refuse_unknown_variables() -> None:
+    prefix = _PREFIX.upper()
+    for key in os.environ:
+        if key.startswith(prefix) and not key.removeprefix(prefix).startswith(_OTHERS_VARIABLES):
+            _refuse_unless_known(key, key.removeprefix(prefix).lower(), prefix)
+
+
+def _refuse_unless_known(key: str, short: str, prefix: str) -> None:
+    known = [each.name for each in fields(Settings)]
+    if short in known:
+        return
+    spell = str.upper if prefix.isupper() else str
+    close = get_close_matches(short, known, n=1)
+    hint = f"; did you mean {prefix}{spell(close[0])}?" if close else f"; known are {', '.join(known)}"
+    raise ConfigurationError(f"unknown setting {key}{hint}")
 
 
 def _current_app() -> Any:

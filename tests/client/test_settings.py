@@ -61,6 +61,22 @@ def test_a_misspelt_setting_is_refused_with_a_suggestion(make: Any) -> None:
         Settings.from_app(make(**{key: "http://a:1"}))
 
 
+@pytest.mark.parametrize("read", [Settings.from_environment, lambda: Settings.from_app(app())])
+def test_a_misspelt_variable_is_refused_with_a_suggestion(monkeypatch: pytest.MonkeyPatch, read: Any) -> None:
+    monkeypatch.setenv("JOBGUARD_ENDPOINT", "http://a:1")
+    with pytest.raises(
+        ConfigurationError, match="unknown setting JOBGUARD_ENDPOINT; did you mean JOBGUARD_ENDPOINTS"
+    ):
+        read()
+
+
+@pytest.mark.parametrize("name", ["WEB_TOKEN", "STORE_NAME", "SERVICE_HOST", "PORT", "PORT_2379_TCP_ADDR"])
+def test_variables_of_others_are_theirs(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Kubernetes sets the last three in every pod beside a service that is called jobguard."""
+    monkeypatch.setenv(f"JOBGUARD_{name}", "x")
+    assert Settings.from_environment() == Settings()
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("endpoints", []), ("endpoints", ""), ("session_ttl", 0), ("session_ttl", "soon"), ("namespace", "")],
