@@ -689,7 +689,7 @@ def _request_hook(kind: type, value: object) -> object:
     return number
 
 
-_DIGITS = re.compile(r"-?[0-9]{1,19}")
+_DIGITS = re.compile(r" *-?(0|[1-9][0-9]{0,18}) *")
 _encoder = msgspec.json.Encoder(enc_hook=_encode_hook)
 _decoders: dict[type, msgspec.json.Decoder[Any]] = {}
 _request_decoders: dict[type, msgspec.json.Decoder[Any]] = {}
@@ -757,14 +757,18 @@ def decode_request(body: bytes, kind: type[M]) -> M:
 def convert_request(document: Any, kind: type[M]) -> M:
     """The lenient reading of one parsed JSON document. Raises msgspec.ValidationError."""
     try:
-        return msgspec.convert(_proto_names(document), kind, dec_hook=_request_hook)
+        document = _proto_names(document)
+        try:
+            return msgspec.convert(document, kind, dec_hook=_request_hook)
+        except msgspec.ValidationError:  # it may be base64 as mail has it, in lines
+            return msgspec.convert(_in_one_line(document), kind, dec_hook=_request_hook)
     except (RecursionError, UnicodeEncodeError) as error:  # the latter: half of a surrogate pair
         raise msgspec.DecodeError(str(error)) from None
 
 
 def _first_object(body: bytes) -> Any:
     try:
-        document, _ = json.JSONDecoder().raw_decode(body.decode().lstrip() or "{}")
+        document, _ = json.JSONDecoder().raw_decode(body.decode(errors="replace").lstrip() or "{}")
     except (ValueError, RecursionError) as error:
         raise msgspec.DecodeError(str(error)) from None
     return {} if document is None else document
@@ -779,7 +783,19 @@ def _proto_names(document: Any) -> Any:
                 if value is not None
             }
         case list():
-            return [_proto_names(item) for item in document]
+            return [{} if item is None else _proto_names(item) for item in document]
+        case _:
+            return document
+
+
+def _in_one_line(document: Any) -> Any:
+    match document:
+        case dict():
+            return {name: _in_one_line(value) for name, value in document.items()}
+        case list():
+            return list(map(_in_one_line, document))
+        case str():
+            return document.replace("\n", "").replace("\r", "")
         case _:
             return document
 

@@ -259,7 +259,7 @@ class Replica:
         What is proposed meanwhile waits for whoever leads next. Raises NotLeader, TransferRefused.
         """
         self.check_running()
-        heir = heir or self.raft.successor
+        heir = self.raft.successor if heir is None else heir
         if heir is None or heir == self.raft.leader == self._me:
             return
         self.raft.transfer(heir)

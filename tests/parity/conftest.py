@@ -1,20 +1,24 @@
 """The oracle, real etcd 3.5, and our node beside it. One of each serves a whole module."""
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
 from tests.gateway import Gateway
+from tests.parity.agreement import FACTOR, SEED, TALLY
 from tests.stores import etcd, nodes
-
-# To look further: another seed, and so many times the usual number of sequences.
-SEED = int(os.environ.get("JOBGUARD_TEST_SEED", "20261124"))
-FACTOR = int(os.environ.get("JOBGUARD_TEST_FACTOR", "1"))
 
 
 def pytest_report_header() -> str:
     return f"parity: JOBGUARD_TEST_SEED={SEED} JOBGUARD_TEST_FACTOR={FACTOR}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if TALLY.requests:
+        terminalreporter.write_line(
+            f"parity: {TALLY.requests:,} generated requests to ours and to etcd in {TALLY.seconds:.0f} s, "
+            "answered alike"
+        )
 
 
 @pytest.fixture(scope="module")

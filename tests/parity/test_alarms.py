@@ -6,12 +6,28 @@ from typing import Any
 import pytest
 
 from tests.gateway import Gateway
-from tests.messages import COMPACTION, DELETE, GRANT, PUT, RANGE, TXN, delete, put, put_op, range_, txn
+from tests.messages import (
+    COMPACTION,
+    DELETE,
+    GRANT,
+    KEEPALIVE,
+    LEASES,
+    PUT,
+    RANGE,
+    REVOKE,
+    TXN,
+    delete,
+    put,
+    put_op,
+    range_,
+    txn,
+)
 from tests.stores import Node, etcd, nodes
 
 ALARM = "/v3/maintenance/alarm"
 DEFRAGMENT = "/v3/maintenance/defragment"
 STATUS = "/v3/maintenance/status"
+LOCK, UNLOCK = "/v3/lock/lock", "/v3/lock/unlock"
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +43,7 @@ def told(store: Node) -> list[Any]:
         def ask(path: str, message: Any) -> None:
             answer = gateway.post(path, message)
             document = answer.json
-            document.pop("header", None)
+            document.get("result", document).pop("header", None)
             answers.append((path, message, answer.status, document))
 
         conversation(ask)
@@ -37,6 +53,7 @@ def told(store: Node) -> list[Any]:
 
 def conversation(ask: Any) -> None:
     ask(ALARM, {})
+    ask(GRANT, {"TTL": 60, "ID": 6})
     ask(PUT, put("k"))
     ask(PUT, put("k", "2"))
     for alarm in ("NONE", "NOSPACE", 1, "NOSPACE"):
@@ -47,6 +64,7 @@ def conversation(ask: Any) -> None:
     ask(PUT, put("k"))
     ask(GRANT, {"TTL": 60, "ID": 7})
     ask(TXN, txn(put_op("k")))
+    ask("/v3/election/campaign", {"name": "ZQ==", "lease": 6})
     ask(RANGE, range_("k"))
     ask(DELETE, delete("k"))
     ask(COMPACTION, {"revision": 3, "physical": True})
@@ -67,6 +85,15 @@ def conversation(ask: Any) -> None:
         (TXN, txn(put_op("k"))),
         (GRANT, {"TTL": 60, "ID": 8}),
         (COMPACTION, {"revision": 4}),
+        (REVOKE, {"ID": 6}),
+        (KEEPALIVE, {"ID": 6}),
+        (LEASES, {}),
+        (LOCK, {"name": "ZQ==", "lease": 6}),
+        (UNLOCK, {"key": "ZS82"}),
+        ("/v3/election/leader", {"name": "ZQ=="}),
+        ("/v3/election/resign", {"leader": {"key": "ZS82"}}),
+        ("/v3/election/proclaim", {"leader": {"key": "ZS82", "lease": 6}}),
+        ("/v3/cluster/member/remove", {"ID": 5}),
         (ALARM, {}),
     ):
         ask(path, message)

@@ -1,23 +1,15 @@
 """The harness itself: two real etcds must agree, or a disagreement with ours would mean nothing."""
 
-from hypothesis import HealthCheck, given, seed, settings
-
 from tests.gateway import Gateway, b64
-from tests.parity.conftest import SEED
-from tests.parity.replay import At, Call, Step, Watch, replay
-from tests.parity.requests import sequence
+from tests.parity.agreement import check
+from tests.parity.replay import At, Call, Watch, replay, replay_on_both
+from tests.parity.requests import long_sequence
 
 
 def test_two_etcds_agree(oracle: Gateway, other_oracle: Gateway) -> None:
     other_oracle.put("elsewhere")  # absolute revisions differ from here on, as ours will
 
-    @seed(SEED)
-    @settings(max_examples=25, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-    @given(sequence)
-    def agree(steps: list[Step]) -> None:
-        assert replay(oracle, steps) == replay(other_oracle, steps)
-
-    agree()
+    check(lambda steps: replay_on_both(oracle, other_oracle, steps), long_sequence, examples=25)
 
 
 def test_the_harness_sees_a_difference(oracle: Gateway, other_oracle: Gateway) -> None:

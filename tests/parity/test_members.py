@@ -88,6 +88,7 @@ def conversation(ask: Ask, names: dict[Any, str]) -> None:
     ask(member + "update", ID=me, peerURLs=[mine])
     ask("/v3/maintenance/transfer-leadership", targetID=added)
     ask("/v3/maintenance/transfer-leadership", targetID="5")
+    ask("/v3/maintenance/transfer-leadership")
     ask("/v3/maintenance/transfer-leadership", targetID=me)
     ask(member + "remove", ID=added)
     ask(member + "remove", ID=added)

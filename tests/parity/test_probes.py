@@ -569,10 +569,11 @@ def a_keepalive_answers_each_request_and_ends(gateway: Gateway, base: int) -> It
         b'{"ID":7}{"ID":',
         b'{"ID":7} nonsense',
         b"",
+        b" ",
         b"{}",
     ):
         answer = gateway.post(KEEPALIVE, body)
-        yield answer.status
+        yield answer.status, "grpc-metadata-content-type" in answer.headers
         yield [json.loads(line) for line in answer.body.splitlines()]
 
 
@@ -601,6 +602,11 @@ def numbers_names_and_nulls_are_read_as_protobuf_has_them(gateway: Gateway, base
         {"key": b64("a"), "sort_order": "DESCEND", "sort_target": "MOD"},
         {"key": b64("a"), "sort_order": "UPWARDS"},
         {"key": b64("a"), "sort_order": "1"},
+        {"key": b64("a"), "range_end": "eg\r\n=="},
+        {"key": b64("a"), "limit": " 1 "},
+        {"key": b64("a"), "limit": "1\t"},
+        {"key": b64("a"), "limit": "01"},
+        {"key": b64("a"), "limit": "-0"},
     ):
         answer = gateway.post(RANGE, message)
         yield answer.status if answer.status != 200 else answer
@@ -608,6 +614,8 @@ def numbers_names_and_nulls_are_read_as_protobuf_has_them(gateway: Gateway, base
     yield gateway.post(
         TXN, {"compare": [{"key": b64("a"), "target": "CREATE", "createRevision": str(base + 1)}]}
     )
+    yield gateway.post(TXN, {"compare": [None]})
+    yield gateway.post(TXN, {"success": [None]})
 
 
 @probe
@@ -646,6 +654,7 @@ def what_follows_the_first_object_is_not_read(gateway: Gateway, base: int) -> It
         b'{"key":"YQ=="}}}',
         b' {"key":"YQ=="} junk',
         b'{"key":"YQ=="}{"key":"Yg=="}',
+        b'{"key":"YQ=="}\xff',
         b"null",
         b" ",
         b"",
@@ -674,10 +683,20 @@ def metadata_comes_in_headers(gateway: Gateway, base: int) -> Iterator[Any]:
         {"Grpc-Timeout": "1n"},
         {"Grpc-Timeout": "5X"},
         {"Grpc-Timeout": "S"},
+        {"Grpc-Timeout": ""},
+        {"Grpc-Timeout": "-5S"},
+        {"Grpc-Timeout": "0S"},
         {"Grpc-Metadata-hasleader": "true"},
         {"Content-Type": "text/plain"},
     ):
         yield gateway.post(RANGE, range_("k"), headers=headers)
+
+
+@probe
+def an_expired_request_changes_nothing(gateway: Gateway, base: int) -> Iterator[Any]:
+    for timeout in ("-1S", "0S", "0n"):
+        yield gateway.post(PUT, put("k"), headers={"Grpc-Timeout": timeout})
+    yield gateway.post(RANGE, range_("\0", "\0"))
 
 
 @probe

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from jobguard_store.api.lease import grant_with_new_id
 from jobguard_store.errors import (
     Compacted,
+    CorruptCluster,
     InvalidAuthToken,
     InvalidRequest,
     LeaseNotFound,
+    NoSpace,
     PermissionDenied,
     RecipeRefused,
 )
@@ -145,10 +147,20 @@ def unchanged(key: bytes, revision: int) -> Compare:
     return Compare(key, target=CompareTarget.CREATE, number=revision)
 
 
+_REFUSALS = (
+    InvalidRequest,
+    LeaseNotFound,
+    NoSpace,
+    CorruptCluster,
+    InvalidAuthToken,
+    PermissionDenied,
+)
+
+
 @contextmanager
 def inner_errors() -> Iterator[None]:
     """etcd's services are clients of it: what the store refuses them loses its code on the way out."""
     try:
         yield
-    except (InvalidRequest, LeaseNotFound, InvalidAuthToken, PermissionDenied) as error:
+    except _REFUSALS as error:
         raise RecipeRefused(str(error)) from None

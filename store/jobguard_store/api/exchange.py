@@ -148,9 +148,9 @@ class Exchange:
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self) -> None:
-        """The end of a streaming answer, which may have had no line at all."""
+        """The end of a streaming answer, which may have had no line at all, and then has no metadata."""
         if not self.started:
-            await self._start(200, [JSON, GRPC])
+            await self._start(200, [JSON])
         await self._send({"type": "http.response.body", "body": b""})
 
     async def refuse(self, error: status.Refusal) -> None:

@@ -130,7 +130,7 @@ _CORS = [
     ("access-control-allow-headers", "accept, content-type, authorization"),
 ]
 _PLAIN = (TEXT, (b"x-content-type-options", b"nosniff"))
-_TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
+_TIMEOUT = re.compile(rb"([+-]?[0-9]{1,8})([HMSmun])")
 _UNIT_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 
 
@@ -193,6 +193,8 @@ class Api:
     async def _wished(self, call: Unary, body: bytes, wishes: "Wishes") -> Body:
         if wishes.leader and not self._node.has_leader:
             raise NoLeader
+        if wishes.timeout_s is not None and wishes.timeout_s < 0:
+            raise DeadlineExceeded  # before anything is proposed
         try:
             async with asyncio.timeout(wishes.timeout_s):
                 return await call(await self._guarded(wishes), body)
@@ -320,11 +322,11 @@ def _wishes(scope: Scope) -> Wishes | None:
     timeout_s = token = None
     leader = False
     for name, value in scope["headers"]:
-        if name == b"grpc-timeout":
+        if name == b"grpc-timeout" and value:
             match = _TIMEOUT.fullmatch(value)
             if match is None:
                 raise InvalidRequest(f"invalid grpc-timeout: {value.decode(errors='replace')}")
-            timeout_s = int(match[1]) * _UNIT_S[match[2]]
+            timeout_s = int(match[1]) * _UNIT_S[match[2]] or None
         elif name == b"grpc-metadata-hasleader":
             leader = value == b"true"
         elif name == b"authorization":
