@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from jobguard.celery.at import at
     from jobguard.celery.current import Run, current
     from jobguard.celery.worker import install
     from jobguard.client import Client
@@ -63,6 +64,7 @@ __all__ = [
     "Unavailable",
     "Watch",
     "WrongCluster",
+    "at",
     "client",
     "current",
     "holders",
@@ -70,6 +72,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "celery.at": ("at",),
     "celery.current": ("Run", "current"),
     "celery.worker": ("install",),
     "client": ("Client",),

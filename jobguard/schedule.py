@@ -19,6 +19,8 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
+from jobguard.asked import Asked
+
 _ANCHOR = datetime(1970, 1, 1, tzinfo=UTC)  # fixed, so every beat counts the same intervals
 _MICROSECOND = timedelta(microseconds=1)
 _DST_SHIFT_MAX = timedelta(hours=3)
@@ -173,7 +175,12 @@ class At:
             yield self.moment.astimezone(UTC)
 
 
-Times = Every | Cron | At
+Times = Every | Cron | At | Asked
+
+
+def next_look(times: Times, cursor: datetime, now: datetime) -> datetime | None:
+    """When the next nominal time is due, or may be; None if none is to come."""
+    return times.look(cursor, now) if isinstance(times, Asked) else next(times.after(cursor), None)
 
 
 def cron(fields: str, zone: str = "UTC", dst: str = "once") -> Cron:
@@ -322,6 +329,8 @@ def _newest(times: Times, cursor: datetime, now: datetime, want: int) -> tuple[l
 
     Looks back from now in growing steps, so a cursor that is years old costs no more than a fresh one.
     """
+    if isinstance(times, Asked):  # its times hang on the one before, so it cannot be asked from the middle
+        return times.until(cursor, now), True
     step = timedelta(minutes=1)
     while True:
         start = max(cursor, now - step)

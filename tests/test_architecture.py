@@ -32,7 +32,17 @@ FORBIDDEN: list[tuple[str, set[str], set[str]]] = [
     ("jobguard.errors", OURS - {"jobguard"} | {"urllib3", "celery"}, set()),
     *(
         (f"jobguard.{part}", CLOCKS_AND_IO | {"celery", "urllib3", "jobguard.client"}, set())
-        for part in ("records", "steps", "claims", "runs", "planning", "policy", "recovery", "schedule")
+        for part in (
+            "records",
+            "steps",
+            "claims",
+            "runs",
+            "planning",
+            "policy",
+            "recovery",
+            "schedule",
+            "asked",
+        )
     ),
     ("jobguard_store", {"jobguard_webui", "celery", "flask", "urllib3"}, set()),
     # The loop's clock never jumps, the wall's does. Durations that only are looked at need a finer one.

@@ -3,9 +3,10 @@
 Place in the house   beat -> here -> schedule, policy, records
 Takes                Celery's schedule entries and the settings
 Gives                a Job per entry
-Never                schedules by Celery's own is_due, or lets an entry pass that it cannot plan
+Never                asks Celery's crontab whether it is due, or lets an entry pass that it cannot plan
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -15,13 +16,16 @@ import msgspec
 from celery import Celery
 from celery import schedules as celery_schedules
 
+from jobguard.asked import Asked
+from jobguard.celery.at import at
 from jobguard.errors import ConfigurationError
 from jobguard.policy import Policy, of_plan, policies
 from jobguard.records import Done, Occurrence, Open, Schedule, Verdict
 from jobguard.schedule import DAY, GRACE, At, Cron, Every, Missed, Times, start_deadline, times_of
 from jobguard.settings import Settings
 
-_PLANNABLE = "use a crontab or an interval, or leave it to a beat of its own"
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+_PLANNABLE = "use a crontab, an interval or a subclass of celery.schedules.BaseSchedule"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +174,8 @@ def _celery_schedule(times: Times) -> Any:
         case Every():
             return celery_schedules.schedule(times.period)
         case At():
-            return celery_schedules.schedule(DAY)
+            return at(times.moment)
+    raise ValueError(f"its times are known to the code alone: {times.text}")
 
 
 def _plain(entry: Any) -> Plain | None:
@@ -201,9 +206,13 @@ def _times(name: str, schedule: Any, policy: Policy) -> Times:
         return _cron(schedule, policy)
     if isinstance(schedule, celery_schedules.schedule) and _computes_as(kind, celery_schedules.schedule):
         return _every(name, schedule)
+    if isinstance(schedule, at):
+        return At(schedule.moment)
+    if isinstance(schedule, celery_schedules.BaseSchedule):
+        return _asked(schedule)
     raise ConfigurationError(
-        f"beat entry {name!r} has a schedule of type {kind.__qualname__}, whose times jobguard cannot "
-        f"compute in advance: {_PLANNABLE}"
+        f"beat entry {name!r} has a schedule of type {kind.__qualname__}, which is none of Celery's: "
+        f"{_PLANNABLE}"
     )
 
 
@@ -211,6 +220,23 @@ def _computes_as(kind: type, stock: type) -> bool:
     """Whether a subclass leaves the computation of its times to Celery's own class."""
     methods = ("is_due", "remaining_estimate", "remaining_delta")
     return all(getattr(kind, name, None) is getattr(stock, name, None) for name in methods)
+
+
+def _asked(schedule: Any) -> Asked:
+    """Solar, a user's own: by its own is_due, whose `now` is the moment it is asked about."""
+    kind, said = type(schedule), _ADDRESS.sub("", repr(schedule))
+
+    def ask(last: datetime, moment: datetime) -> tuple[bool, float]:
+        before = schedule.nowfun
+        schedule.nowfun = lambda: moment
+        try:
+            due, seconds = schedule.is_due(last)
+        finally:
+            schedule.nowfun = before
+        return bool(due), float(seconds)
+
+    identity = f"{kind.__module__}.{kind.__qualname__} {said}"
+    return Asked(text=f"as {kind.__qualname__} says: {said}", identity=identity, ask=ask)
 
 
 def _every(name: str, schedule: Any) -> Every:

@@ -32,7 +32,7 @@ from jobguard.celery.lead import AFTER_FAILURE, LONG_AGO, Stale, apart, send, se
 from jobguard.client import Client
 from jobguard.errors import ServerError
 from jobguard.records import Control, Cursor, Done, Keys, Open, Verdict
-from jobguard.schedule import Due, due
+from jobguard.schedule import Due, due, next_look
 from jobguard.steps import TOGETHER, Deposed, Fence, Moved, Seen, Transaction, Written
 
 logger = get_logger("jobguard.beat")
@@ -114,7 +114,7 @@ class Leader:
     def _next(self, name: str) -> datetime | None:
         """When the job is due next; None if never."""
         cursor = self.definitions.cursors.get(name)
-        return next(self.jobs[name].times.after(cursor.record.nominal), None) if cursor else None
+        return next_look(self.jobs[name].times, cursor.record.nominal, self.clock()) if cursor else None
 
     def _queue_at(self, name: str, moment: datetime | None) -> None:
         if moment is None:
