@@ -42,6 +42,7 @@ from jobguard.errors import (
     Unavailable,
     WrongCluster,
 )
+from jobguard.login import Login
 from jobguard.ops import (
     compare_absent,
     compare_created,
@@ -112,9 +113,16 @@ class Client:
         cacert: Path | None = None,
         cert: Path | None = None,
         key: Path | None = None,
+        username: str | None = None,
+        password: str | None = None,
+        password_file: Path | None = None,
     ) -> None:
         """`cacert` says whose word on an https node is taken, by default the system's authorities'; `cert`
-        and `key` say who we are. They are PEM files, and may be replaced at any time."""
+        and `key` say who we are. They are PEM files, and may be replaced at any time.
+
+        `username` is a user of the store; his password is given here or stands in a file, which may be
+        replaced, too. A token for it is had when the store asks for one.
+        """
         urls = endpoints.split(",") if isinstance(endpoints, str) else endpoints
         secured = cacert is not None or cert is not None or key is not None
         scheme = "https" if secured else "http"
@@ -129,7 +137,10 @@ class Client:
                 certificates = Certificates(cacert=cacert, cert=cert, key=key)
             except Unusable as error:
                 raise ConfigurationError(str(error)) from None
-        self._endpoints = Endpoints(parsed, certificates)
+        if username is None and (password is not None or password_file is not None):
+            raise ConfigurationError("a password is of no use without a username")
+        login = None if username is None else Login(username, password, password_file)
+        self._endpoints = Endpoints(parsed, certificates, login)
         self.spare_sessions: defaultdict[float, deque[Session]] = defaultdict(deque)  # by TTL; see session.py
         self._cluster_id = 0
         self._clock = (b"", 0.0)
@@ -143,6 +154,9 @@ class Client:
             cacert=settings.cacert,
             cert=settings.cert,
             key=settings.key,
+            username=settings.username,
+            password=settings.password,
+            password_file=settings.password_file,
         )
 
     def __repr__(self) -> str:
@@ -165,7 +179,8 @@ class Client:
         """A client like this one, of these nodes alone."""
         other = copy(self)
         other.timeout = self.timeout if timeout is None else timeout
-        other._endpoints = Endpoints(tuple(map(Endpoint.parse, urls)), self._endpoints.certificates)
+        ours = self.endpoints
+        other._endpoints = Endpoints(tuple(map(Endpoint.parse, urls)), ours.certificates, ours.login)
         other.spare_sessions = defaultdict(deque)
         return other
 
@@ -369,7 +384,7 @@ class Client:
         path = "/v3/maintenance/status"
         if endpoint is None:
             return self._call(path, request, wire.StatusResponse, harmless=True)
-        node = Node(Endpoint.parse(endpoint), self.endpoints.certificates)
+        node = Node(Endpoint.parse(endpoint), self.endpoints.certificates, self.endpoints.login)
         try:
             answer = node.exchange(path, b"{}", time.monotonic() + self.timeout)
         except (NotConnected, AnswerLost) as error:

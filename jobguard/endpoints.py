@@ -1,6 +1,6 @@
 """Which node to ask, and what may be asked again.
 
-Place in the house   client, watch  ->  endpoints  ->  transport
+Place in the house   client, watch  ->  endpoints  ->  login, transport
 Takes                a path, a body, whether a repetition is harmless, a deadline
 Gives                the body of a 200; or Unavailable, OutcomeUnknown, or the store's own refusal
 Never                holds a lock over I/O (idle connections lie in deques), reads a message's meaning
@@ -9,6 +9,7 @@ Four things can happen to an attempt, and they decide what may follow:
 
     not connected          nothing was sent                       -> the next node, for every call
     refused, not done      "no leader", "too many requests"       -> the next node, for every call
+    refused, not done      "invalid auth token", …                -> that node once more, with a new token
     refused for good       key is empty, lease not found, …       -> ServerError at once
     no clear answer        cut off, timed out, 5xx                -> the next node if repeating is harmless,
                                                                      else OutcomeUnknown at once
@@ -38,6 +39,7 @@ from jobguard.errors import (
     ServerError,
     Unavailable,
 )
+from jobguard.login import Login, is_asked_for
 from jobguard.tls import Certificates
 from jobguard.transport import Answer, AnswerLost, Connection, Endpoint, NotConnected
 
@@ -50,18 +52,47 @@ IDLE_MAX = 16
 class Node:
     """One endpoint, its idle connections and its back-off."""
 
-    def __init__(self, endpoint: Endpoint, certificates: Certificates | None = None) -> None:
+    def __init__(
+        self, endpoint: Endpoint, certificates: Certificates | None = None, login: Login | None = None
+    ) -> None:
         self.endpoint = endpoint
         self.certificates = certificates
+        self.login = login
         self.not_before = 0.0
         self._failures = 0
         self._idle: deque[Connection] = deque(maxlen=IDLE_MAX)  # append and pop are atomic: no lock
 
     def exchange(self, path: str, body: bytes, deadline: float, connect_by: float = inf) -> Answer:
         """One request on an idle connection or a new one. Raises NotConnected, AnswerLost."""
+        if self.login is None:
+            return self._exchange(path, body, "", deadline, connect_by)
+        token = self.login.token
+        answer = self._exchange(path, body, token, deadline, connect_by)
+        if not is_asked_for(answer):
+            return answer
+        return self.log_in(token, deadline) or self._exchange(
+            path, body, self.login.token, deadline, connect_by
+        )
+
+    def log_in(self, refused: str, deadline: float) -> Answer | None:
+        """Have a token in the place of a `refused` one; an answer if that is refused for good.
+
+        Raises NotConnected: whatever needed it was not done.
+        """
+        assert self.login is not None
+
+        def ask(path: str, body: bytes) -> Answer:
+            return self._exchange(path, body, "", deadline, inf)
+
+        try:
+            return self.login.renew(refused, ask, deadline - time.monotonic())
+        except AnswerLost as lost:
+            raise NotConnected(f"{self.endpoint.url}: {lost}, while it was to log us in") from lost
+
+    def _exchange(self, path: str, body: bytes, token: str, deadline: float, connect_by: float) -> Answer:
         connection = self.connection(min(deadline, connect_by))
         try:
-            return connection.exchange(self.endpoint.request(path, body), deadline)
+            return connection.exchange(self.endpoint.request(path, body, token), deadline)
         finally:
             if connection.reusable:
                 self._idle.append(connection)
@@ -100,14 +131,21 @@ class Node:
 class Endpoints:
     """The nodes of one cluster, as one process sees them. A fork gets its own (`after_fork`)."""
 
-    def __init__(self, endpoints: tuple[Endpoint, ...], certificates: Certificates | None = None) -> None:
+    def __init__(
+        self,
+        endpoints: tuple[Endpoint, ...],
+        certificates: Certificates | None = None,
+        login: Login | None = None,
+    ) -> None:
         self.pid = os.getpid()
         self.certificates = certificates
-        self.nodes = tuple(Node(each, certificates) for each in endpoints)
+        self.login = login
+        self.nodes = tuple(Node(each, certificates, login) for each in endpoints)
         self._preferred = 0
 
     def after_fork(self) -> "Endpoints":
-        return Endpoints(tuple(node.endpoint for node in self.nodes), self.certificates)
+        login = self.login and self.login.after_fork()
+        return Endpoints(tuple(node.endpoint for node in self.nodes), self.certificates, login)
 
     def ask(self, path: str, body: bytes, *, harmless: bool, deadline: float, patience: float) -> Answer:
         """POST to one node after the other until one says yes, or no for good, or time is up.

@@ -81,6 +81,12 @@ def _setting(default: Any, read: Callable[[Any], Any]) -> Any:
     return field(default=default, metadata={"read": read})
 
 
+def _secret(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("a text is needed")
+    return value
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Every setting, read and checked. A new one is a line here and a line in the reference."""
@@ -99,6 +105,15 @@ class Settings:
 
     key: str | None = _setting(None, _text)
     """A PEM file: the key of `cert`."""
+
+    username: str | None = _setting(None, _text)
+    """A user of the store, where it has authentication on."""
+
+    password: str | None = field(default=None, repr=False, metadata={"read": _secret, "secret": True})
+    """His password, unless it stands in a file."""
+
+    password_file: str | None = _setting(None, _text)
+    """A file that holds his password, and nothing else. It is read for each login, so it may be replaced."""
 
     session_ttl: float = _setting(15.0, _seconds)
     """Seconds a holder that went silent keeps what it holds. The store never allows less than about 2."""
@@ -145,15 +160,18 @@ class Settings:
                 source = source.upper()
                 value = os.environ.get(source)
             if value is not None:
-                found[each.name] = _checked(source, value, each.metadata["read"])
+                found[each.name] = _checked(
+                    source, value, each.metadata["read"], secret="secret" in each.metadata
+                )
         return cls(**found)
 
 
-def _checked(source: str, value: Any, read: Callable[[Any], Any]) -> Any:
+def _checked(source: str, value: Any, read: Callable[[Any], Any], *, secret: bool) -> Any:
     try:
         return read(value)
     except (ValueError, TypeError) as error:
-        raise ConfigurationError(f"{source} = {value!r} cannot be used: {error}") from None
+        shown = source if secret else f"{source} = {value!r}"
+        raise ConfigurationError(f"{shown} cannot be used: {error}") from None
 
 
 def _from_conf(conf: Any, name: str) -> Any:

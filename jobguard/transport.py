@@ -75,9 +75,11 @@ class Endpoint:
             f"{parts.scheme}://{parts.host}:{port}", parts.host.strip("[]"), port, parts.scheme == "https"
         )
 
-    def request(self, path: str, body: bytes) -> bytes:
+    def request(self, path: str, body: bytes, token: str = "") -> bytes:
         """A POST of `body`, head and all, to be sent in one piece."""
         head = f"POST {path} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\nContent-Type: application/json\r\n"
+        if token:
+            head += f"Authorization: {token}\r\n"
         return b"%sContent-Length: %d\r\n\r\n%s" % (head.encode(), len(body), body)
 
 

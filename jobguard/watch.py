@@ -25,6 +25,7 @@ from jobguard import wire
 from jobguard.client import Client
 from jobguard.endpoints import Node, Verdict, read_refusal, refusal
 from jobguard.errors import Compacted, ServerError
+from jobguard.login import would_mend
 from jobguard.ops import prefix_end, to_bytes
 from jobguard.transport import AnswerLost, Connection, NotConnected
 from jobguard.wire import int64
@@ -34,6 +35,7 @@ log = logging.getLogger("jobguard.watch")
 IDLE = 10.0
 PATIENCE = 2.0
 """Seconds a node has to open a watch, or to answer when it has been silent."""
+DENIED = "etcdserver: permission denied"
 
 
 class Batch(NamedTuple):
@@ -50,6 +52,7 @@ class _Open(NamedTuple):
     connection: Connection
     lines: deque[bytes]
     rest: list[bytes]  # the start of a line whose end has not come yet
+    token: str  # it was asked with
 
 
 class Watch:
@@ -69,6 +72,7 @@ class Watch:
         self._heard = 0.0
         self._closed = Event()
         self._reading = False
+        self._logged_in = False  # because of the last refusal
 
     def __enter__(self) -> Self:
         return self
@@ -120,7 +124,8 @@ class Watch:
             if message.compact_revision or "compacted" in message.cancel_reason:
                 raise Compacted(message.compact_revision)
             if message.created:
-                raise ServerError(3, message.cancel_reason)
+                self._refused(message.cancel_reason)
+                return None
             if self._open is not None:
                 self._leave(self._open, message.cancel_reason or "the node ended the watch")
             return None
@@ -129,7 +134,9 @@ class Watch:
             assert last is not None
             self.next_revision = last.mod_revision + 1
             return Batch(last.mod_revision, message.events)
-        if not message.created:  # a progress notice: there is nothing older to come
+        if message.created:
+            self._logged_in = False
+        else:  # a progress notice: there is nothing older to come
             self.next_revision = max(self.next_revision, message.revision + 1)
         return None
 
@@ -181,6 +188,29 @@ class Watch:
             raise reason
         raise AnswerLost(str(reason))
 
+    def _refused(self, reason: str) -> None:
+        """Returns if it may be asked again. Some stores tell of a token that ended as of a permission that is
+        missing, so there is one try with another."""
+        served = self._open
+        denied = DENIED in reason
+        if (
+            served is None
+            or served.node.login is None
+            or self._logged_in
+            or not (denied or would_mend(reason))
+        ):
+            raise ServerError(7, DENIED) if denied else ServerError(3, reason)
+        self._logged_in = True
+        try:
+            refusal = served.node.log_in(served.token, time.monotonic() + PATIENCE)
+        except NotConnected as error:
+            self._logged_in = False
+            self._leave(served, str(error))
+            return
+        if refusal is not None:
+            raise read_refusal(refusal).error
+        self._disconnect()
+
     # --- nodes ---
 
     def _connect(self, deadline: float) -> _Open | None:
@@ -193,7 +223,9 @@ class Watch:
         connection = None
         try:
             connection = node.dial(limit)
-            answer = connection.open_stream(node.endpoint.request("/v3/watch", self._request()), limit)
+            token = node.login.token if node.login else ""
+            request = node.endpoint.request("/v3/watch", self._request(), token)
+            answer = connection.open_stream(request, limit)
         except (NotConnected, AnswerLost) as error:
             log.debug("watch: %s", error)
             node.failed()
@@ -209,7 +241,7 @@ class Watch:
             return None
         node.worked()
         self._heard = time.monotonic()
-        self._open = _Open(node, connection, deque(), [])
+        self._open = _Open(node, connection, deque(), [], token)
         return self._open
 
     def _request(self) -> bytes:

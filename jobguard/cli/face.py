@@ -68,7 +68,9 @@ SETTING = "setting_"
 def setting(name: str, metavar: str, help: str) -> Callable[[Any], Any]:
     """One that the command line may say too, whatever the command's own arguments are called."""
     env = f"[env: JOBGUARD_{name.upper()}]"
-    return click.option(f"--{name}", f"{SETTING}{name}", metavar=metavar, help=f"{help} {env}")
+    return click.option(
+        f"--{name.replace('_', '-')}", f"{SETTING}{name}", metavar=metavar, help=f"{help} {env}"
+    )
 
 
 CONNECTION = (
@@ -77,6 +79,8 @@ CONNECTION = (
     setting("cacert", "FILE", "Whom to trust with https."),
     setting("cert", "FILE", "Our own certificate."),
     setting("key", "FILE", "Its key."),
+    setting("username", "NAME", "A user of the store; his password: JOBGUARD_PASSWORD, or a file."),
+    setting("password_file", "FILE", "Holds his password."),
     click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True),
 )
 STALE = click.option("--stale", is_flag=True, help="Take what one node remembers: works without a leader.")
@@ -87,6 +91,8 @@ def connect(given: Mapping[str, str | None]) -> Client:
     said: dict[str, Any] = {name.removeprefix(SETTING): value for name, value in given.items() if value}
     if endpoints := said.get("endpoints"):
         said["endpoints"] = tuple(endpoints.split(","))
+    if "password_file" in said:
+        said["password"] = None
     return Client.from_settings(replace(Settings.current(), **said))
 
 
