@@ -29,6 +29,7 @@ from jobguard.celery.entries import Job, jobs, stored_entry
 from jobguard.celery.lead import LeadLost, Stale
 from jobguard.celery.leader import Leader, Sent
 from jobguard.celery.leadership import Leadership
+from jobguard.celery.lookout import Lookout
 from jobguard.celery.upkeep import Upkeep
 from jobguard.celery.workers import Fleet
 from jobguard.client import Client
@@ -77,6 +78,7 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
         self._keys = Keys(self._settings.namespace)
         self._jobs: dict[str, Job] = {}
         self._leadership: Leadership | None = None
+        self._lookout: Lookout | None = None
         self._client: Client | None = None
         self._term: _Term | None = None
         self._dispatch: _Dispatch | None = None
@@ -218,6 +220,8 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
     def _campaign(self) -> Leadership:
         if self._leadership is None:
             self._leadership = Leadership(self._settings)
+            self._lookout = Lookout(self._settings, lambda: self._term is not None)
+            self._lookout.start()
         return self._leadership
 
     def _store(self) -> Client:
@@ -231,6 +235,8 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
         self._closing = True
         if self._leadership is not None:
             self._leadership.close()
+        if self._lookout is not None:
+            self._lookout.close()
         self._pulse.close()
         super().close()
 

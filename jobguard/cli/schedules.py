@@ -100,6 +100,13 @@ def preview(face: Face, job: str, count: int) -> None:
     face.give(fires, lambda: draw_fires(fires))
 
 
+@command(schedules, epilog="Example: jobguard schedules late")
+def late(face: Face) -> None:
+    """What should have been planned, published or started by now, and was not."""
+    page = observe.late(face.client, stale=face.stale)
+    face.give(page, lambda: draw_late(page))
+
+
 @command(schedules, epilog="Example: jobguard schedules changes digest")
 @click.argument("job", required=False)
 @click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True)
@@ -257,6 +264,13 @@ def draw_schedules(page: observe.Page[observe.Schedule]) -> None:
 
 def origin(schedule: observe.Schedule) -> str:
     return f"{schedule.source}, {schedule.by}" if schedule.by else schedule.source
+
+
+def draw_late(page: observe.Page[observe.Late]) -> None:
+    rows = [
+        (each.job, when(each.nominal_time), each.state, f"{each.seconds} s", each.why) for each in page.items
+    ]
+    draw(("JOB", "DUE", "STATE", "BEHIND", "WHY"), rows, "Nothing is behind.")
 
 
 def draw_changes(page: observe.Page[observe.Change]) -> None:

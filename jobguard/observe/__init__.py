@@ -12,6 +12,7 @@ from jobguard.observe.changes import Change, schedule_changes
 from jobguard.observe.cluster import Cluster, Member, cluster
 from jobguard.observe.configuration import ConfigEntry, config, config_value
 from jobguard.observe.holders import Held, Holder, Leader, Lock, leaders, lock, locks
+from jobguard.observe.late import Late, late
 from jobguard.observe.occurrences import VERDICTS, Run, Try, run, runs
 from jobguard.observe.overview import Overview, overview
 from jobguard.observe.reading import BadCursor, NotFound, Page, to_json
@@ -29,6 +30,7 @@ __all__ = [
     "ConfigEntry",
     "Held",
     "Holder",
+    "Late",
     "Leader",
     "Lock",
     "Member",
@@ -44,6 +46,7 @@ __all__ = [
     "config_value",
     "confirm",
     "job_of",
+    "late",
     "leaders",
     "lock",
     "locks",

@@ -204,7 +204,8 @@ def standing(record: Open, held: bool, holder: Active | None) -> tuple[str, str]
     if record.published:
         return "waiting", f"Published as {attempt} and not yet started by any worker."
     again = f" after {record.lost} lost" if record.lost else ""
-    return "waiting", f"Planned as {attempt}{again}; the leading beat publishes it."
+    tries = "the leading beat publishes it, and tries again until its deadline."
+    return "waiting", f"Planned as {attempt}{again}; {tries}"
 
 
 # --- ended --------------------------------------------------------------------------------------

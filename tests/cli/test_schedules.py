@@ -157,3 +157,11 @@ def test_a_backfill_is_counted_first_and_confirmed_by_the_count(client: Client, 
     assert run("schedules", *window, "--confirm", "6").exit_code == 4
     assert run("schedules", *window, "--confirm", "7").stdout == "7 runs of digest are planned.\n"
     assert len(client.prefix(Keys(client.namespace).prefix("open", "digest")).kvs) == 7
+
+
+def test_what_is_behind_is_listed(client: Client, run: Run) -> None:
+    heads, row = (line.split() for line in run("schedules", "late").stdout.splitlines()[:2])
+    assert heads == ["JOB", "DUE", "STATE", "BEHIND", "WHY"]
+    assert row[2:4] == ["not", "planned"]
+    late = json.loads(run("schedules", "late", "-o", "json").stdout)["items"]
+    assert "no beat leads" in late[0]["why"]

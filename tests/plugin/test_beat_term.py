@@ -68,7 +68,7 @@ class Stage:
 
     def term(self, *jobs: Job, version: int = 0, registered: datetime | None = None) -> Leader:
         """Another beat wins the election."""
-        key = self.keys.key("elections", "beat", str(next(self.terms)))
+        key = self.keys.key("elections", "beat", str(next(self.terms)), "nonce")
         self.client.delete(self.keys.prefix("elections"), self.keys.prefix("elections")[:-1] + b"0")
         fence = Fence(key, self.client.put(key, b"x").revision)
         known = {each.name: each for each in jobs or (job(),)}

@@ -1,5 +1,6 @@
 """Schedules on the pages and in REST: made, changed and removed at run time; whose they are."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,9 +16,9 @@ NIGHTLY = {"task": "t.nightly", "cron": "30 2 * * *", "kwargs": {"to": "all"}}
 
 
 def planned_by_code(client: Client, job: str = "poll") -> None:
-    times = "every 5000000 us"
+    times, since = "every 5000000 us", NOW - timedelta(hours=1)
     definition = Schedule(
-        job=job, task="t.poll", text="every 5 s", fingerprint=times, since=NOW, version=7, by="h1"
+        job=job, task="t.poll", text="every 5 s", fingerprint=times, since=since, version=7, by="h1"
     )
     put(client, Keys(client.namespace).schedule(job), definition)
 
@@ -89,6 +90,15 @@ def test_the_page_says_where_each_comes_from_and_who_changed_it(client: Client, 
         "add",
     ):
         assert words in text
+
+
+def test_what_is_behind(client: Client, api: FlaskClient, pages: FlaskClient) -> None:
+    assert api.get("/api/v1/late").json["items"] == []
+    assert "Behind" not in pages.get("/schedules/").text
+    planned_by_code(client)  # and by no beat
+    (late,) = api.get("/api/v1/late").json["items"]
+    assert (late["job"], late["state"], late["why"]) == ("poll", "not planned", "no beat leads")
+    assert "not planned, no beat leads" in pages.get("/schedules/").text
 
 
 def test_a_backfill(client: Client, api: FlaskClient) -> None:

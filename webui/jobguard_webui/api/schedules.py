@@ -108,6 +108,12 @@ def plan_backfill(id: str) -> ResponseReturnValue:
     return response
 
 
+@bp.get("/late")
+def late() -> ResponseReturnValue:
+    """What should have been planned, published or started by now, and was not."""
+    return answer(look(observe.late))
+
+
 @bp.get("/schedule-changes")
 def changes() -> ResponseReturnValue:
     job, cursor = request.args.get("job") or None, request.args.get("cursor")

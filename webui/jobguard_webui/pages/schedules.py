@@ -16,4 +16,5 @@ def index() -> ResponseReturnValue:
     cursor = request.args.get("cursor")
     page = look(observe.schedules, cursor=cursor)
     changes = look(observe.schedule_changes, limit=CHANGES_SHOWN)
-    return render_template("schedules/index.html", page=page, changes=changes, cursor=cursor)
+    late = look(observe.late)
+    return render_template("schedules/index.html", page=page, late=late, changes=changes, cursor=cursor)
