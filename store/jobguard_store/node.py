@@ -59,7 +59,7 @@ __all__ = [
 ]
 
 
-GIVE_WAY_S = 0.001  # in which a write is done, or nearly
+GIVE_WAY_S = 0.002  # in which a write is done, or nearly
 
 
 class Node:

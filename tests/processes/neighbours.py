@@ -24,6 +24,9 @@ HALVES = 500
 LARGE = 60_000
 QUIET = "nobody"
 
+Times = dict[str, list[float]]
+"""By neighbour, a 99th percentile per round."""
+
 
 def furnish(url: str) -> None:
     """Keys for the large range, and enough of a past to fill the sockets of a watcher that begins there."""
@@ -92,14 +95,14 @@ NEIGHBOURS: dict[str, Callable[[str], AbstractContextManager[None]]] = {
 }
 
 
-def rounds(url: str, count: int, puts: int) -> dict[str, list[float]]:
-    measured: dict[str, list[float]] = {name: [] for name in NEIGHBOURS}
+def measure(url: str, puts: int) -> dict[str, float]:
+    """One round: each neighbour's turn."""
+    times = {}
     with Gateway(url) as gateway:
-        for _ in range(count):
-            for name, neighbour in NEIGHBOURS.items():
-                with neighbour(url):
-                    measured[name].append(percentile_99(gateway, puts))
-    return measured
+        for name, neighbour in NEIGHBOURS.items():
+            with neighbour(url):
+                times[name] = percentile_99(gateway, puts)
+    return times
 
 
 def percentile_99(gateway: Gateway, puts: int) -> float:
