@@ -4,8 +4,8 @@
     make isolation ARGS="--rounds 5"        # less of it
 
 Three nodes of each store are up at once and take turns. The puts are one after the other on one connection,
-at the leader. In each round every neighbour has its turn, and nobody has one too, so that a machine that slows
-down slows all of them; what is compared are medians over the rounds of the 99th percentile of a put. A
+at the leader. In each round every neighbour has its turn, and nobody has one too, so that a machine that
+slows down slows all of them; what is compared are medians over the rounds of the 99th percentile of a put. A
 neighbour may double it. On few cores the neighbour's own process is in that figure, and whatever else runs:
 how much, etcd's column tells.
 """
