@@ -1,4 +1,4 @@
-"""docs/celery.md names a test for each trap, each thing tried, each crash point and each policy."""
+"""docs/celery.md names a test for each trap, thing tried, crash point, thing that befalls a beat, policy."""
 
 import re
 from dataclasses import fields
@@ -13,7 +13,9 @@ TABLE = (Path(__file__).resolve().parent.parent / "docs" / "celery.md").read_tex
 ROWS = {row[1]: row[2] for row in re.finditer(r"^\| ([\w]+) \|[^|]*\| (.*) \|$", TABLE, re.MULTILINE)}
 ROWS.pop("id")
 WANTED = [
-    f"{kind}{number}" for kind, count in (("T", 20), ("C", 14), ("X", 7)) for number in range(1, count + 1)
+    f"{kind}{number}"
+    for kind, count in (("T", 20), ("C", 14), ("X", 7), ("B", 15))
+    for number in range(1, count + 1)
 ]
 
 

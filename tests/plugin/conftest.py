@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 import redis
 
+from jobguard.client import Client
+from jobguard.records import Keys
 from tests import broker
 from tests.plugin.bench import Bench
-from tests.stores import Node, etcd, nodes
+from tests.plugin.stage import Stage
+from tests.stores import KINDS, Node, etcd, nodes, running
 
 _number = itertools.count(1)
 
@@ -37,3 +40,18 @@ def bench(tmp_path: Path, store: Node, broker_url: str) -> Iterator[Bench]:
         yield bench
     finally:
         bench.close()
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """Of both kinds of store, for tests of one leader's term."""
+    with (
+        running(request.param, tmp_path_factory.mktemp("store")) as cluster,
+        Client(cluster.endpoints) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def stage(client: Client, request: pytest.FixtureRequest) -> Stage:
+    return Stage(client, Keys(request.node.nodeid))

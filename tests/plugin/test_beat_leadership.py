@@ -1,6 +1,7 @@
 """Which beat leads: one, whose clock agrees with the store's, and which lets go when it is told to."""
 
 import logging
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -132,3 +133,22 @@ def test_without_a_store_it_says_so_once_and_goes_on_trying(caplog: pytest.LogCa
     started = time.monotonic()
     leadership.close()
     assert time.monotonic() - started < 1
+
+
+def test_the_socket_timeout_that_beat_sets_for_all_is_not_ours(bench: Bench) -> None:
+    """Beat sets 30 s; here it is much less, so that a quiet watch outlasts it."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(0.05)
+    try:
+        with (
+            candidate(bench) as leadership,
+            Client([bench.store.url], namespace=bench.namespace) as client,
+            client.watch("quiet") as watch,
+        ):
+            fence = wait_for_lead(leadership)
+            assert watch.poll(0.5) is None
+            client.put("quiet", "no more")
+            assert watch.poll(5.0) is not None
+            assert leadership.fence() == fence
+    finally:
+        socket.setdefaulttimeout(before)

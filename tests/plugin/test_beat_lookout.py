@@ -15,9 +15,7 @@ from jobguard.observe.late import Lateness
 from jobguard.records import Keys, Schedule, encode
 from jobguard.settings import Settings
 from tests.plugin.bench import Bench, until
-from tests.plugin.test_beat_term import Stage, job, operators
-from tests.plugin.test_beat_term import client as client
-from tests.plugin.test_beat_term import stage as stage
+from tests.plugin.stage import Stage, job, operators
 
 AGO = timedelta(hours=1)
 

@@ -1,8 +1,6 @@
 """A leader's term on both stores, with a clock and a broker made of lists: what it plans, sends, mends."""
 
-import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,129 +8,17 @@ import msgspec
 import pytest
 
 from jobguard import observe, runs, schedules
-from jobguard.celery.definitions import Definitions
 from jobguard.celery.entries import Job
 from jobguard.celery.lead import LeadLost, Stale
-from jobguard.celery.leader import Leader, Sent
+from jobguard.celery.leader import Sent
 from jobguard.celery.upkeep import Upkeep
-from jobguard.client import Client
 from jobguard.operate import Actor
 from jobguard.policy import policy_of
-from jobguard.records import Attempt, Audit, Control, Done, Keys, Occurrence, Open, Schedule, Verdict, decode
+from jobguard.records import Attempt, Audit, Control, Done, Occurrence, Open, Verdict, decode
 from jobguard.recovery import Workers
-from jobguard.runs import Claimed
 from jobguard.schedule import Every
-from jobguard.steps import TOGETHER, Fence, seen
-from tests.stores import KINDS, running
-
-START = datetime(2026, 11, 24, 2, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    with (
-        running(request.param, tmp_path_factory.mktemp("store")) as cluster,
-        Client(cluster.endpoints) as client,
-    ):
-        yield client
-
-
-class Fleet:
-    """The workers, as the test says."""
-
-    def __init__(self) -> None:
-        self.state = Workers.UNKNOWN
-        self.unguarded: tuple[str, ...] = ("w9@old",)
-        self.asked = 0
-
-    def ask(self) -> None:
-        self.asked += 1
-
-
-def job(name: str = "work", every_s: float = 60, reruns: int = 0, **policy: Any) -> Job:
-    return Job(name, "t", Every(timedelta(seconds=every_s)), policy_of({name: policy}, name), reruns)
-
-
-@dataclass
-class Stage:
-    """One namespace; beats come and go on it."""
-
-    client: Client
-    keys: Keys
-    now: datetime = START
-    sent: list[tuple[str, int, int]] = field(default_factory=list)  # nominal time, n, r
-    tried: list[str] = field(default_factory=list)  # jobs, whatever came of it
-    broker: Sent = Sent.YES
-    fleet: Fleet = field(default_factory=Fleet)
-    terms: Iterator[int] = field(default_factory=itertools.count)
-
-    def term(self, *jobs: Job, version: int = 0, registered: datetime | None = None) -> Leader:
-        """Another beat wins the election."""
-        key = self.keys.key("elections", "beat", str(next(self.terms)), "nonce")
-        self.client.delete(self.keys.prefix("elections"), self.keys.prefix("elections")[:-1] + b"0")
-        fence = Fence(key, self.client.put(key, b"x").revision)
-        known = {each.name: each for each in jobs or (job(),)}
-        definitions = Definitions(
-            self.client, self.keys, fence, known, version=version, registered=registered or START
-        )
-        leader = Leader(definitions, self._publish, lambda: self.now)
-        leader.begin()
-        return leader
-
-    def _publish(self, record: Open, job: Job) -> Sent:
-        self.tried.append(record.job)
-        if self.broker is not Sent.NO:
-            self.sent.append((f"{record.nominal:%H:%M:%S}", record.n, record.r))
-        return self.broker
-
-    def upkeep(self, leader: Leader) -> None:
-        Upkeep(leader, self.fleet).round()  # type: ignore[arg-type]
-
-    def at(self, seconds: float) -> None:
-        self.now = START + timedelta(seconds=seconds)
-
-    def audits(self) -> list[Audit]:
-        """What operators changed; a beat's own changes are left out."""
-        found = self.client.prefix(self.keys.prefix("audit")).kvs
-        return [each for kv in found if (each := decode(kv.value, Audit)).via != "beat"]
-
-    def open(self, job: str = "work") -> list[Open]:
-        found = self.client.prefix(self.keys.prefix("open", job)).kvs
-        return [decode(kv.value, Open) for kv in found]
-
-    def done(self, job: str = "work") -> list[Done]:
-        found = self.client.prefix(self.keys.prefix("done", job)).kvs
-        return [decode(kv.value, Done) for kv in found]
-
-    def schedule(self, job: str = "work") -> Schedule | None:
-        kv = self.client.get(self.keys.schedule(job))
-        return decode(kv.value, Schedule) if kv else None
-
-    # --- a worker ---
-
-    def claim(self, minute: int, n: int = 1, r: int = 0, job: str = "work") -> Claimed:
-        occurrence = Occurrence(job, START + timedelta(minutes=minute))
-        attempt = Attempt(n=n, r=r, host="h1", pid=7, nonce=f"{minute}/{n}/{r}", since=self.now)
-        step = runs.claim(self.keys, occurrence, attempt, lease=0)
-        outcome = step.read(self.client.txn(step.compare, step.success, step.failure))
-        assert isinstance(outcome, Claimed), outcome
-        return outcome
-
-    def retry(self, claimed: Claimed, minute: int, eta_s: float) -> None:
-        attempt = Attempt(n=1, r=0, host="h1", pid=7, nonce=f"{minute}/1/0", since=self.now, outcome="retry")
-        eta = START + timedelta(seconds=eta_s)
-        step = runs.retry(self.keys, claimed.open, token=claimed.token, attempt=attempt, eta=eta)
-        self.client.txn(step.compare, step.success, step.failure)
-
-    def lapse(self, minute: int, job: str = "work") -> None:
-        """The worker's lease ends."""
-        self.client.delete(self.keys.active(Occurrence(job, START + timedelta(minutes=minute))))
-
-
-@pytest.fixture
-def stage(client: Client, request: pytest.FixtureRequest) -> Stage:
-    return Stage(client, Keys(request.node.name))
-
+from jobguard.steps import TOGETHER, seen
+from tests.plugin.stage import START, Stage, finish, job, operators
 
 # --- planning ---
 
@@ -192,13 +78,6 @@ def test_those_caught_up_run_one_after_the_other(stage: Stage) -> None:
     finish(stage, claimed)
     stage.upkeep(leader)
     assert stage.sent == [("02:01:00", 1, 0), ("02:02:00", 1, 0)]
-
-
-def finish(stage: Stage, claimed: Claimed) -> None:
-    record = claimed.open.record
-    done = Done(job=record.job, nominal=record.nominal, verdict=Verdict.RAN, nonce="f", finished=stage.now)
-    step = runs.finish(stage.keys, record.occurrence, token=claimed.token, done=done)
-    assert stage.client.txn(step.compare, step.success, step.failure).succeeded
 
 
 def test_queue_one_lets_one_wait_and_skips_the_rest(stage: Stage) -> None:
@@ -636,11 +515,6 @@ def control(stage: Stage, **facts: Any) -> None:
     """An operator's word, with times of this test's clock."""
     record = Control(**{"paused": True, "by": "ann", "why": "the mail server moves", **facts})
     stage.client.put(stage.keys.control("work"), msgspec.json.encode(record))
-
-
-def operators(stage: Stage) -> Client:
-    """The stage's namespace as the CLI sees it."""
-    return Client(stage.client.urls, namespace=stage.keys.namespace)
 
 
 def test_a_paused_job_starts_nothing_and_says_why(stage: Stage) -> None:

@@ -11,9 +11,7 @@ from jobguard.errors import ConfigurationError
 from jobguard.observe import NotFound
 from jobguard.operate import Actor
 from jobguard.records import Verdict
-from tests.plugin.test_beat_term import START, Stage, finish, job, operators
-from tests.plugin.test_beat_term import client as client
-from tests.plugin.test_beat_term import stage as stage
+from tests.plugin.stage import START, Stage, finish, job, operators
 
 ANN = Actor(by="ann", via="test", reason="the import was wrong")
 HOUR = timedelta(hours=1)

@@ -17,9 +17,7 @@ from jobguard.celery.entries import Job, jobs
 from jobguard.errors import ConfigurationError
 from jobguard.schedule import At, due, next_look, times_of
 from jobguard.settings import Settings
-from tests.plugin.test_beat_term import Stage, job
-from tests.plugin.test_beat_term import client as client
-from tests.plugin.test_beat_term import stage as stage
+from tests.plugin.stage import Stage, job
 
 NOON = datetime(2026, 6, 21, 12, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -16,9 +16,7 @@ from jobguard.observe import NotFound, schedule_changes
 from jobguard.operate import Actor
 from jobguard.schedule import cron
 from jobguard.schedules import Definition, ScheduleChanged, ScheduleExists
-from tests.plugin.test_beat_term import Stage, job, operators
-from tests.plugin.test_beat_term import client as client
-from tests.plugin.test_beat_term import stage as stage
+from tests.plugin.stage import Stage, job, operators
 
 ANN = Actor(by="ann", via="test", reason="asked for")
 NIGHTLY = Definition(task="t.nightly", cron="30 2 * * *", zone="Europe/Berlin", kwargs={"to": "all"})
