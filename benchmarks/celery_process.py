@@ -19,6 +19,7 @@ def celery(
 ) -> Iterator[subprocess.Popen[str]]:
     """What it says goes to a file, and to us if all this fails."""
     command = [sys.executable, "-m", "celery", "-A", "benchmarks.celery_app", *arguments, "-l", "WARNING"]
+    folder = session.new_folder()
     environment = {
         **os.environ,
         "BENCH_MODE": mode,
@@ -26,8 +27,9 @@ def celery(
         "BENCH_STORE": ",".join(store),
         "BENCH_SESSION_TTL": str(session.plan.session_ttl_s),
         "PYTHONUNBUFFERED": "1",
+        "TMPDIR": str(folder),  # a worker that is killed leaves its files behind
     }
-    log = session.new_folder() / "log"
+    log = folder / "log"
     with log.open("wb") as output:
         try:
             with child(command, output=output, environment=environment) as process:

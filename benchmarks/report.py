@@ -92,7 +92,7 @@ def markdown(
 
 
 def told(targets: Sequence[Target], results: Results) -> Iterator[str]:
-    yield from ("## Targets", "")
+    yield from ("## Targets", "", "At so many connections, unless it says otherwise.", "")
     verdicts = [judge(target, results) for target in targets]
     yield from table(
         ("target", "measured", "bound", "ratio", ""),

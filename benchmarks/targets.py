@@ -71,8 +71,8 @@ def rate(work: str, size: int, factor: float, peer: Point | None = None) -> Targ
     """Per second, at least so many times a peer's: by default etcd's at the same."""
     peer = peer or etcds(work, size)
     return Target(
-        what=f"{work}, {size:,}: rate ≥ {factor:.1f} × that of {peer.subject}"
-        + ("" if (peer.work, peer.size) == (work, size) else f"'s {peer.work}, {peer.size:,}"),
+        what=f"{work} at {size:,}: rate ≥ {factor:.1f} × that of {peer.subject}"
+        + ("" if (peer.work, peer.size) == (work, size) else f"'s {peer.work} at {peer.size:,}"),
         measured=ours(work, size),
         sense="≥",
         bound=((factor, peer),),
@@ -81,7 +81,7 @@ def rate(work: str, size: int, factor: float, peer: Point | None = None) -> Targ
 
 def p99(work: str, size: int) -> Target:
     return Target(
-        what=f"{work}, {size:,}: p99 no worse than that of etcd",
+        what=f"{work} at {size:,}: p99 no worse than that of etcd",
         measured=ours(work, size, "p99"),
         sense="≤",
         bound=((1.0, etcds(work, size, "p99")),),
@@ -99,7 +99,7 @@ TARGETS: tuple[Target, ...] = (
     rate("lease keepalive", 1, 1.0, etcds("linearizable range", 1)),
     rate("lease keepalive", 64, 1.0),
     Target(
-        what="lock + unlock: p50 ≤ 2.2 × that of our put, 1, + 0.6 ms",
+        what="lock + unlock: p50 ≤ 2.2 × that of our put at 1 + 0.6 ms",
         measured=ours("lock + unlock", 1, "p50"),
         sense="≤",
         bound=((2.2, ours("put", 1, "p50")),),
@@ -130,7 +130,7 @@ TARGETS: tuple[Target, ...] = (
         bound=((0.4, task("plain Celery")),),
     ),
     Target(
-        what="guarded Celery task: round trip's p50 ≤ that of plain Celery + 2 × that of our put, 1, + 2 ms",
+        what="guarded Celery task: round trip's p50 ≤ that of plain Celery + 2 × that of our put at 1 + 2 ms",
         measured=task("jobguard, guarded", "p50"),
         sense="≤",
         bound=((1.0, task("plain Celery", "p50")), (2.0, ours("put", 1, "p50"))),

@@ -36,9 +36,9 @@ def test_the_report_has_the_medians_and_what_they_are_worth(results: Results) ->
     assert "| plain Celery | 1,000 | 2.00 / 5.00 |" in lines
     assert "| takeover after kill -9 | redbeat | 1,500 |" in lines
     assert "| Python | 3.11 |" in lines
-    (missed,) = (line for line in lines if line.startswith("| put, 64: rate"))
+    (missed,) = (line for line in lines if line.startswith("| put at 64: rate"))
     assert missed.endswith("| **missed by 20.0%** |")
-    (met,) = (line for line in lines if line.startswith("| put, 64: p99"))
+    (met,) = (line for line in lines if line.startswith("| put at 64: p99"))
     assert met.endswith("| met |")
 
 
