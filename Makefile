@@ -10,7 +10,7 @@ SECONDS ?= 60
 TIMES  ?= 20
 SEED   ?=
 
-.PHONY: demo test chaos sim fuzz parity check up bench failover isolation scale clean help
+.PHONY: demo test chaos chaos-celery sim fuzz parity check up bench failover isolation scale clean help
 
 help:
 	@echo "make demo    watch a scheduled job run once while its worker, beat and store leader are killed"
@@ -18,6 +18,9 @@ help:
 	@echo "make test    run the tests (ARGS=tests/raft for a part)"
 	@echo "make chaos   store nodes killed, stopped, cut off and replaced under load, and judged by what clients were told"
 	@echo "             (SECONDS=600 for longer; ARGS=--seed=N repeats the faults of a run)"
+	@echo "make chaos-celery"
+	@echo "             beats and workers of two hosts killed, stopped and sent the same messages again, their broker and store as well;"
+	@echo "             a fenced outbox says that each effect happened once (SECONDS, ARGS=--seed=N as above)"
 	@echo "make sim     simulate clusters in trouble for SECONDS=60, and count histories per minute (SEED=N replays one)"
 	@echo "make fuzz    garbage for every decoder, for SECONDS=60, each round other garbage (SEED=N repeats a round)"
 	@echo "make parity  more generated requests to ours and to a real etcd (TIMES=20 as many as in make test; SEED=N for others)"
@@ -54,6 +57,9 @@ test: $(READY)
 
 chaos: $(READY)
 	@$(BIN)/python -m tests.processes.chaos --seconds $(SECONDS) $(ARGS)
+
+chaos-celery: $(READY)
+	@$(BIN)/python -m tests.plugin.ledger --seconds $(SECONDS) $(ARGS)
 
 sim: $(READY)
 	@$(BIN)/python -m tests.simulation --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))

@@ -23,13 +23,12 @@ from jobguard.doctor import Finding, diagnosis, of_store
 from jobguard.records import Done, Verdict, encode
 from tests.plugin.beats import beats
 from tests.plugin.bench import Bench, until
-from tests.stores import Node
 
 Found = dict[str, list[Finding]]
 
 
 @pytest.fixture
-def app(bench: Bench) -> Iterator[Celery]:
+def app(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
     """A project as it should be, but for the one thing that a test spoils."""
     app = Celery("project", broker=bench.broker, set_as_current=False)
     app.conf.update(
@@ -41,6 +40,7 @@ def app(bench: Bench) -> Iterator[Celery]:
     )
     jobguard.install(app)
     task(app, "digest", acks_late=True)
+    monkeypatch.setattr("jobguard.celery.doctor._INSPECT_S", 0.1)  # mostly nobody is there to answer
     yield app
     app.close()
 
@@ -178,15 +178,8 @@ def test_the_command_without_an_app_says_what_it_did_not_see(bench: Bench) -> No
     ],
 )  # fmt: skip
 def test_a_setting_that_costs_once_only(
-    bench: Bench,
-    app: Celery,
-    monkeypatch: pytest.MonkeyPatch,
-    spoilt: dict[str, Any],
-    check: str,
-    status: str,
-    text: str,
+    bench: Bench, app: Celery, spoilt: dict[str, Any], check: str, status: str, text: str
 ) -> None:
-    monkeypatch.setattr("jobguard.celery.doctor._INSPECT_S", 0.1)  # nobody is there to answer
     _ran_for(bench, "digest", 120)
     app.conf.update(spoilt)
     found = find(app, bench)
@@ -276,7 +269,8 @@ def test_a_stock_beat_and_a_redbeat_beside_ours(bench: Bench, app: Celery) -> No
     assert ["a stock beat wrote" in found[0].text, "redbeat" in found[1].text] == [True, True]
 
 
-def test_a_job_whose_task_no_worker_knows(bench: Bench, store: Node, app: Celery) -> None:
+def test_a_job_whose_task_no_worker_knows(bench: Bench, app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobguard.celery.doctor._INSPECT_S", 1.0)
     bench.worker()
     app.conf.beat_schedule = {"digest": {"task": "digets", "schedule": 60.0}}
     found = until(lambda: answer if "tasks" in (answer := find(app, bench)) else None, "the worker answers")
