@@ -1,4 +1,4 @@
-"""A quarter of a minute of trouble that begins the same every time; `make chaos-celery SECONDS=600` makes another."""
+"""Some trouble that begins the same every time; `make chaos-celery SECONDS=600` makes another."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
