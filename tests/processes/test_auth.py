@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.accounts import add_user, as_, enable, raw, token
+from tests.accounts import ROOT_PASSWORD, add_user, as_, disable, enable, raw, token
 from tests.gateway import Gateway, b64
 from tests.messages import PUT, RANGE, WATCH, create, put, range_
 from tests.processes.test_drills import flags_of, jobguard
 from tests.stores import Cluster, Node, eventually, leader_of, make, running
 
-TIMING = ["--heartbeat-interval", "50", "--election-timeout", "500"]
-CHANGES = 9
+FLAGS = ["--heartbeat-interval", "50", "--election-timeout", "500", "--snapshot-count", "100"]
+CHANGES = 6
 INVALID = (401, 16, "etcdserver: invalid auth token")
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    with running("jobguard", tmp_path, 3, TIMING) as cluster:
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with running("jobguard", tmp_path_factory.mktemp("cluster"), 3, FLAGS) as cluster:
         yield cluster
 
 
@@ -48,7 +48,7 @@ def test_what_one_member_acknowledged_counts_at_the_next(gateways: list[Gateway]
         assert here.post(RANGE, range_("k"), headers=raw(user)).status == 403
         as_(there, root, "/v3/auth/user/delete", {"name": name})
         assert here.post(PUT, put("k"), headers=raw(user)).error == INVALID
-    as_(gateways[1], root, "/v3/auth/disable")
+    disable(gateways[1], root)
     for gateway in gateways:
         gateway.put("k", "anybody's")
 
@@ -72,40 +72,40 @@ def test_users_outlive_a_restart(cluster: Cluster, gateways: list[Gateway]) -> N
     for gateway in gateways:
         as_(gateway, new, PUT, put("a/k"))
         assert gateway.post(PUT, put("b"), headers=raw(new)).status == 403
+    disable(gateways[0], token(gateways[0], "root", ROOT_PASSWORD))
 
 
-def test_a_member_that_took_a_snapshot_asks_the_same_users(tmp_path: Path) -> None:
+def test_a_member_that_took_a_snapshot_asks_the_same_users(cluster: Cluster) -> None:
     """What made them it has never seen; a token from then is good at the others only."""
-    with running("jobguard", tmp_path, 3, [*TIMING, "--snapshot-count", "100"]) as cluster:
-        late = next(node for node in cluster.nodes if not node.leads())
-        others = [node for node in cluster.nodes if node is not late]
-        late.kill()
-        with others[0].gateway() as gateway:
-            root = enable(gateway)
-            add_user(gateway, root, "user", ("READWRITE", "a/", "a0"))
-            user = token(gateway, "user")
-            for number in range(500):
-                as_(gateway, user, PUT, put("a/k", str(number)))
-            late.start()
-            late.wait_until_ready()
-            eventually(lambda: "lives by a snapshot" in late.log.read_text(), what="a snapshot")
-            with late.gateway() as behind:
-                assert behind.post(PUT, put("b")).status == 400
-                assert behind.post(PUT, put("a/k"), headers=raw(user)).error == INVALID
-                new = token(behind, "user")
-                for each in (behind, gateway):
-                    as_(each, new, PUT, put("a/k"))
-                    assert each.post(PUT, put("b"), headers=raw(new)).status == 403
+    late = next(node for node in cluster.nodes if not node.leads())
+    [other, _] = [node for node in cluster.nodes if node is not late]
+    late.kill()
+    with other.gateway() as gateway:
+        root = enable(gateway)
+        add_user(gateway, root, "user", ("READWRITE", "a/", "a0"))
+        user = token(gateway, "user")
+        for number in range(400):
+            as_(gateway, user, PUT, put("a/k", str(number)))
+        late.start()
+        late.wait_until_ready()
+        eventually(lambda: "lives by a snapshot" in late.log.read_text(), what="a snapshot")
+        with late.gateway() as behind:
+            assert behind.post(PUT, put("b")).status == 400
+            assert behind.post(PUT, put("a/k"), headers=raw(user)).error == INVALID
+            new = token(behind, "user")
+            for each in (behind, gateway):
+                as_(each, new, PUT, put("a/k"))
+                assert each.post(PUT, put("b"), headers=raw(new)).status == 403
+        disable(gateway, token(gateway, "root", ROOT_PASSWORD))
 
 
 def test_a_backup_is_roots_and_keeps_the_users(cluster: Cluster, tmp_path: Path) -> None:
-    [node, *_] = cluster.nodes
-    with node.gateway() as gateway:
+    with cluster.nodes[0].gateway() as gateway:
         root = enable(gateway)
         add_user(gateway, root, "user", ("READWRITE", "a/", "a0"))
         as_(gateway, token(gateway, "user"), PUT, put("a/k", "v"))
         fetch(gateway, root, tmp_path / "backup")
-    cluster.stop()
+        disable(gateway, root)
     [restored] = make("jobguard", tmp_path / "restored").nodes
     flags = flags_of(restored, "name", "data-dir", "initial-cluster", "initial-advertise-peer-urls")
     jobguard("restore", str(tmp_path / "backup"), *flags)
