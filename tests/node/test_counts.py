@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from jobguard_store import applier, counts
-from jobguard_store.counts import Histogram, Traffic
+from jobguard_store.counts import Counts, Histogram, Traffic
 from jobguard_store.errors import NoLeader, RequestTimedOut
 from jobguard_store.machine.commands import Put, Range
+from jobguard_store.machine.results import Applied, ChangeEvent, ExpireResult, Rows, tombstone
 from jobguard_store.raft.core import Raft
 from tests.node.members import Members, eventually, members, put, run
 
@@ -110,3 +111,13 @@ def test_what_watchers_have_not_taken_is_pending(tmp_path: Path) -> None:
             await subscription.aclose()
 
     run(story())
+
+
+def test_a_lease_that_expired_counts_as_revoked_and_one_that_did_not_as_nothing() -> None:
+    """As in etcd, where an expiry is a revocation; each of its keys is a deletion, and several are a txn."""
+    counted = Counts()
+    gone = tuple(ChangeEvent(tombstone(key, 7), None) for key in (b"a", b"b"))
+    counted.applied(Applied(ExpireResult(6, expired=False), 6, Rows(6)))
+    assert counted == Counts()
+    counted.applied(Applied(ExpireResult(7), 7, Rows(7, gone)))
+    assert counted == Counts(revoked=1, deletes=2, txns=1)
