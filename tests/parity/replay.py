@@ -79,11 +79,12 @@ def replay(gateway: Gateway, steps: Iterable[Step], *, fresh: bool = True) -> li
     return run.lines
 
 
-def replay_on_both(ours: Gateway, oracle: Gateway, steps: list[Step]) -> None:
-    """Both at once; they have to agree."""
+def replay_on_both(ours: Gateway, oracle: Gateway, steps: list[Step]) -> int:
+    """Both at once; they have to agree. How many steps it was."""
     with ThreadPoolExecutor(2) as both:
         own, theirs = both.map(replay, (ours, oracle), (steps, steps))
     assert own == theirs
+    return len(steps)
 
 
 def empty(gateway: Gateway) -> int:
@@ -178,12 +179,10 @@ class _Replay:
             self._say(f"watcher {number}", watcher.seen)
 
     def _call(self, call: Call) -> None:
-        answer = self._gateway.send(call.method, call.path, call.body(self._base), dict(call.headers))
+        answer = send(self._gateway, call, self._base)
         if call.path.endswith("/kv/compaction") and answer.status == 200:
             self._compacted = revisions(self._gateway)[0]
-        document = settle(call.path, answer)
-        status = 400 if document == [UNREADABLE] else answer.status
-        self._say(f"{call.method} {call.path} {status} {headers(answer)}", document)
+        self.lines.append(spoken(call, answer, self._base))
 
     def _say(self, what: str, answer: Any) -> None:
         self.lines.append(f"{what} {json.dumps(relative(answer, self._base))}")
@@ -225,6 +224,17 @@ class _Replay:
         if message.get("canceled"):
             watcher.open = False
             watcher.seen.append(message)
+
+
+def send(gateway: Gateway, call: Call, base: int) -> Answer:
+    return gateway.send(call.method, call.path, call.body(base), dict(call.headers))
+
+
+def spoken(call: Call, answer: Answer, base: int) -> str:
+    """An answer as a line that two stores can agree on."""
+    document = settle(call.path, answer)
+    status = 400 if document == [UNREADABLE] else answer.status
+    return f"{call.method} {call.path} {status} {headers(answer)} {json.dumps(relative(document, base))}"
 
 
 def headers(answer: Answer) -> dict[str, str]:

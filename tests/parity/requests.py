@@ -417,3 +417,28 @@ def _sequence(longest: int) -> st.SearchStrategy[list[Step]]:
 
 sequence = _sequence(14)
 long_sequence = _sequence(60)
+
+
+# --- several clients at once --------------------------------------------------------------------------
+
+
+def _whenever(message: Any) -> Any:
+    """Without what makes a refusal depend on when it comes, for it does not say when that was."""
+    match message:
+        case dict():
+            when = ("revision", "ignore_value", "ignore_lease", "serializable")
+            kept = {name: _whenever(item) for name, item in message.items() if name not in when}
+            return kept | {"lease": LEASES[0]} if kept.get("lease") == UNKNOWN_LEASE else kept
+        case list():
+            return list(map(_whenever, message))
+        case _:
+            return message
+
+
+_at_once = _keys_and_values(depth=1).map(lambda call: replace(call, message=_whenever(call.message)))
+crowd: st.SearchStrategy[list[list[Call]]] = st.lists(
+    st.integers(1, 10).flatmap(lambda length: st.lists(_at_once, min_size=length, max_size=length)),
+    min_size=2,
+    max_size=5,
+)
+BEFORE_THE_CROWD: list[Step] = [Call("/v3/lease/grant", {"ID": 12, "TTL": 600}), *_SEEDED]
