@@ -1,80 +1,18 @@
 """jobguard schedules: what is planned and when; make, change, remove; pause, resume, start now."""
 
-import functools
 import getpass
 from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
 
 import click
-import msgspec
 
 from jobguard import observe, operate
 from jobguard import schedules as by_hand
+from jobguard.cli.defining import made, moment, read_moment
 from jobguard.cli.face import Face, command, draw, more, when
 from jobguard.definition import Definition
 from jobguard.preview import Fire
 from jobguard.settings import Settings
-
-JSON = "JSON"
-WHEN = ("cron", "every_seconds", "at")
-
-
-def made(group: click.Group, epilog: str) -> Callable[[Callable[..., None]], click.Command]:
-    """A command whose options are the parts of a Definition; it gets a function that puts them into one."""
-
-    def make(function: Callable[..., None]) -> click.Command:
-        @functools.wraps(function)
-        def run(face: Face, job: str, reason: str, **given: Any) -> None:
-            chosen = {name: value for name, value in given.items() if value is not None}
-            if sum(name in chosen for name in WHEN) > 1:
-                raise click.UsageError("choose one of --cron, --every and --at")
-
-            def define(before: Definition) -> Definition:
-                unsaid = dict.fromkeys(WHEN[1:]) | {"cron": ""} if chosen.keys() & set(WHEN) else {}
-                return msgspec.structs.replace(before, **{**unsaid, **chosen})
-
-            function(face, job, define, reason)
-
-        for option in reversed(DEFINITION):
-            run = option(run)
-        return command(group, reads=False, epilog=epilog)(run)
-
-    return make
-
-
-def _json(kind: type) -> Callable[[click.Context, click.Parameter, str | None], Any]:
-    def read(ctx: click.Context, parameter: click.Parameter, text: str | None) -> Any:
-        try:
-            return None if text is None else msgspec.json.decode(text, type=kind)
-        except msgspec.DecodeError as error:
-            raise click.BadParameter(f"JSON is needed: {error}") from None
-
-    return read
-
-
-def _moment(ctx: click.Context, parameter: click.Parameter, text: str | None) -> datetime | None:
-    return moment(text, parameter.opts[0]) if text else None
-
-
-DEFINITION = (
-    click.argument("job"),
-    click.option("--task", help="The name of the task."),
-    click.option(
-        "--cron", help="Five fields: minute, hour, day of month, month, day of week; all must match."
-    ),
-    click.option("--every", "every_seconds", type=float, metavar="SECONDS", help="Counted from 1970 on."),
-    click.option("--at", callback=_moment, help="Once: 2026-12-01T06:00Z, or with another offset."),
-    click.option("--zone", help="Of --cron. [default: UTC]"),
-    click.option(
-        "--dst", type=click.Choice(["skip", "once", "both"]), help="Of --cron, where the clocks change."
-    ),
-    click.option("--args", callback=_json(list), metavar=JSON, help='["a", 1]'),
-    click.option("--kwargs", callback=_json(dict), metavar=JSON, help='{"name": "value"}'),
-    click.option("--options", callback=_json(dict), metavar=JSON, help='Of apply_async: {"queue": "mail"}'),
-    click.option("--policy", callback=_json(dict), metavar=JSON, help='{"overlap": "allow"}'),
-    click.option("--reason", default="", help="Why; kept in the audit log."),
-)
 
 
 @click.group()
@@ -209,8 +147,8 @@ def trigger(face: Face, job: str, reason: str) -> None:
     epilog="Example: jobguard schedules backfill digest --from 2026-11-01T00:00Z --to 2026-11-08T00:00Z",
 )
 @click.argument("job")
-@click.option("--from", "start", required=True, callback=_moment, help="The first moment of the window.")
-@click.option("--to", "end", required=True, callback=_moment, help="The first moment after it.")
+@click.option("--from", "start", required=True, callback=read_moment, help="The first moment of the window.")
+@click.option("--to", "end", required=True, callback=read_moment, help="The first moment after it.")
 @click.option("--confirm", type=click.IntRange(1), metavar="COUNT", help="Do it: the count that was shown.")
 @click.option("--reason", default="", help="Why; kept in the audit log.")
 def backfill(face: Face, job: str, start: datetime, end: datetime, confirm: int | None, reason: str) -> None:
@@ -236,17 +174,6 @@ def draw_window(window: by_hand.Window) -> None:
     how = "side by side" if window.overlap == "allow" else "one after the other"
     click.echo(f"{window.count} runs of {window.job}, {when(window.first)} to {when(window.last)}, {how}.")
     click.echo(f"Nothing is planned yet: add --confirm {window.count}", err=True)
-
-
-def moment(text: str, option: str = "--until") -> datetime:
-    """A time with its offset. One without is refused: it would mean another moment on each host."""
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise click.UsageError(f"{option}: {error}") from None
-    if found.tzinfo is None:
-        raise click.UsageError(f"{option} {text} needs an offset: {text}Z for UTC")
-    return found.astimezone(UTC)
 
 
 def actor(reason: str) -> operate.Actor:
