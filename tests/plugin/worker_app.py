@@ -3,9 +3,12 @@
 Run as `celery -A tests.plugin.worker_app worker`, with its broker, store and journal from the environment.
 """
 
+import contextlib
 import ctypes
+import itertools
 import json
 import os
+import sqlite3
 import subprocess
 import time
 from pathlib import Path
@@ -147,6 +150,41 @@ def cling_to_all(gate: str) -> None:
             wait_for(gate)
         except BaseException:  # noqa: BLE001 - even more so
             note("swallowed")
+
+
+@app.task(name="loop_in_c")
+def loop_in_c() -> None:
+    """One call that never looks for signals, and holds the interpreter."""
+    note("started")
+    sum(itertools.repeat(0, 10**15))
+
+
+@app.task(name="query_for_long")
+def query_for_long() -> None:
+    """One call that never looks for signals, and lets the interpreter go."""
+    note("started")
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        database.execute(
+            "with recursive n(x) as (select 1 union all select x + 1 from n) select count(*) from n"
+        )
+
+
+class Clinging:
+    """What is raised in a finaliser, nobody hears of."""
+
+    def __init__(self, gate: str) -> None:
+        self.gate = gate
+
+    def __del__(self) -> None:
+        wait_for(self.gate)
+
+
+@app.task(name="cling_in_a_finaliser")
+def cling_in_a_finaliser(gate: str) -> None:
+    note("started")
+    Clinging(gate)
+    wait_for(gate)
+    note("finished")
 
 
 @app.task(name="soft", soft_time_limit=1)
