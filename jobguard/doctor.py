@@ -18,7 +18,7 @@ from jobguard import observe
 from jobguard.client import Client
 from jobguard.errors import JobguardError
 from jobguard.ops import prefix_end
-from jobguard.records import Active, Done, Keys, Worker, decode
+from jobguard.records import Active, Done, Keys, Schedule, Worker, decode
 from jobguard.schedule import CLOCK_LIMIT_S
 from jobguard.wire import KeyValue
 
@@ -194,6 +194,12 @@ def _newest(client: Client, prefix: bytes) -> Iterable[KeyValue]:
     return client.range(
         prefix, prefix_end(prefix), limit=_RUNS_MAX, sort_target="MOD", sort_order="DESCEND"
     ).kvs
+
+
+def tasks_of_made(client: Client) -> dict[str, str]:
+    """By job, the tasks of the schedules that were made at run time: no code names them."""
+    found = client.prefix(Keys(client.namespace).prefix("schedules")).kvs
+    return {each.job: each.task for kv in found if (each := decode(kv.value, Schedule)).made}
 
 
 def guarding_workers(client: Client) -> dict[str, Worker]:

@@ -33,6 +33,7 @@ from jobguard.doctor import (
     named,
     of_store,
     passed,
+    tasks_of_made,
     warned,
 )
 from jobguard.errors import ConfigurationError
@@ -81,10 +82,11 @@ def of_app(app: Celery, client: Client) -> Iterator[Finding]:
     if broker_answers:
         yield from _workers(fleet, store_answers)
     yield from _pools(fleet)
-    yield from _tasks(planned, fleet)
+    tasks = {name: job.task for name, job in planned.items()}
+    tasks |= tasks_of_made(client) if store_answers else {}
+    yield from _tasks(tasks, fleet)
     yield from _schedulers(app, fleet, broker_answers)
-    longest = longest_runs(client) if store_answers else {}
-    yield from messages(app, {name: job.task for name, job in planned.items()}, longest)
+    yield from messages(app, tasks, longest_runs(client) if store_answers else {})
 
 
 # --- the app ------------------------------------------------------------------------------------
@@ -235,23 +237,24 @@ def _pools(fleet: Fleet) -> Iterator[Finding]:
         )
 
 
-def _tasks(planned: Mapping[str, Job], fleet: Fleet) -> Iterator[Finding]:
-    if not fleet.tasks or not planned:
+def _tasks(wanted: Mapping[str, str], fleet: Fleet) -> Iterator[Finding]:
+    """`wanted`: by job."""
+    if not fleet.tasks or not wanted:
         return
     known = {task.split(" ")[0] for tasks in fleet.tasks.values() for task in tasks}
     unknown = {
-        name: job.task
-        for name, job in planned.items()
-        if job.task not in known and not job.task.startswith("celery.")  # they do not tell what Celery brings
+        name: task
+        for name, task in wanted.items()
+        if task not in known and not task.startswith("celery.")  # they do not tell what Celery brings
     }
     for name, task in sorted(unknown.items()):
         yield failed(
             "tasks",
             f"{name}: no worker that answers knows task {task}",
-            "import its module in the workers (imports, include), or correct the entry",
+            "import its module in the workers (imports, include), or correct the schedule",
         )
     if not unknown:
-        yield passed("tasks", f"the tasks of all {len(planned)} jobs are known to a worker")
+        yield passed("tasks", f"the tasks of all {len(wanted)} jobs are known to a worker")
 
 
 # --- other schedulers ---------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from kombu import Queue
 
 import jobguard
+from jobguard import schedules
 from jobguard.celery.doctor import of_app
 from jobguard.celery.transports import handed_out_again_after
 from jobguard.cli import main
@@ -272,8 +273,15 @@ def test_a_stock_beat_and_a_redbeat_beside_ours(bench: Bench, app: Celery) -> No
 def test_a_job_whose_task_no_worker_knows(bench: Bench, app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobguard.celery.doctor._INSPECT_S", 1.0)
     bench.worker()
+    made = schedules.Definition(task="nightyl", every_seconds=60)
+    actor = schedules.Actor(by="ann", via="test", reason="to see it found")
+    with Client([bench.store.url], namespace=bench.namespace) as client:
+        schedules.add(client, "nightly", made, actor=actor)
     app.conf.beat_schedule = {"digest": {"task": "digets", "schedule": 60.0}}
     found = until(lambda: answer if "tasks" in (answer := find(app, bench)) else None, "the worker answers")
-    assert said(found, "tasks") == ("fail", "digest: no worker that answers knows task digets")
+    assert [each.text for each in found["tasks"]] == [
+        "digest: no worker that answers knows task digets",
+        "nightly: no worker that answers knows task nightyl",
+    ]
     assert said(found, "workers")[0] == "pass"
     assert "set differently on w1@test (celery.beat:PersistentScheduler)" in said(found, "schedulers")[1]
