@@ -8,7 +8,7 @@ Never                plans, or overwrites what newer code has installed or someb
 
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -17,17 +17,27 @@ from celery.utils.log import get_logger
 
 from jobguard import planning
 from jobguard.celery.entries import Job, stored_job
-from jobguard.celery.lead import LONG_AGO, Stale, send
+from jobguard.celery.lead import LONG_AGO, Stale, send, send_all
 from jobguard.client import Client
 from jobguard.definition import changed
 from jobguard.ops import get_op
 from jobguard.records import Audit, Control, Cursor, Deploy, Keys, Schedule, encode
-from jobguard.steps import Fence, Seen, Written, first, see
+from jobguard.steps import Deposed, Fence, Moved, Seen, Transaction, Written, first, see
 from jobguard.wire import KeyValue
 
 logger = get_logger("jobguard.beat")
 
 Found = tuple[KeyValue | None, KeyValue | None, KeyValue | None]  # definition, cursor, control
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """A definition of our code's, ready to be written."""
+
+    job: Job
+    cursor: Cursor
+    step: Transaction[Written | Deposed | Moved[Cursor]]
+    what: str
 
 
 @dataclass
@@ -104,7 +114,15 @@ class Definitions:
         return kv.mod_revision <= max(self.revisions.get(self.keys.parts(kv.key)[1], 0), self.revision)
 
     def take_up(self, name: str, now: datetime) -> None:
-        """Decide by whose word this job is planned, and from when on; no cursor if this beat cannot."""
+        """Plan this job from now on, by whoever has the word on it."""
+        if installation := self.decide(name, now):
+            self.install([installation])
+
+    def decide(self, name: str, now: datetime) -> Installation | None:
+        """By whose word this job is planned, and from when on; no cursor if this beat cannot.
+
+        Gives what must be installed first, if it is our code's word and other than what is in force.
+        """
         schedule_kv, cursor_kv, control_kv = self._found[name]
         self.cursors.pop(name, None)
         self.jobs.pop(name, None)
@@ -120,11 +138,12 @@ class Definitions:
                 )
             self._adopt(stored_job(old.record), old, cursor)
         elif self._installs and own:
-            self._install(own, old, cursor, now)
+            return self._installation(own, old, cursor, now)
         elif self._installs and old:
             self._withdraw(name, old, now)
         elif old:
             self._adopt(self._of_others(own, old.record), old, cursor)
+        return None
 
     def _adopt(self, job: Job | None, old: Seen[Schedule], cursor: Seen[Cursor] | None) -> None:
         """Plan by a definition that is not ours to write. It owes nothing for the time before it."""
@@ -148,39 +167,43 @@ class Definitions:
         )
         return None
 
-    def _install(
+    def _installation(
         self, job: Job, old: Seen[Schedule] | None, cursor: Seen[Cursor] | None, now: datetime
-    ) -> None:
-        """Our definition in force, and the cursor to plan from."""
-        name = job.name
+    ) -> Installation | None:
+        """Our definition in force, and the cursor to plan from; None if they are."""
         if old and cursor and old.record.fingerprint == job.times.fingerprint:
             new = job.definition(old.record.since, self.version, self.host)
             if old.record.says_the_same(new):
-                self.jobs[name], self.cursors[name], self.revisions[name] = job, cursor, old.mod_revision
-                return
-            following = Cursor(nominal=cursor.record.nominal, nonce=secrets.token_hex(8))
+                self.jobs[job.name], self.cursors[job.name] = job, cursor
+                self.revisions[job.name] = old.mod_revision
+                return None
+            start = cursor.record.nominal
         else:
             new = job.definition(now, self.version, self.host)
             start = max(cursor.record.nominal, now) if cursor else now
-            following = Cursor(nominal=start, nonce=secrets.token_hex(8))
-        outcome = send(
-            self.client,
-            planning.install(
-                self.keys,
-                self.fence,
-                new,
-                old.mod_revision if old else 0,
-                following,
-                cursor.mod_revision if cursor else 0,
-                **self._noted(new.job, now, old.record if old else None, new),
-            ),
+        following = Cursor(nominal=start, nonce=secrets.token_hex(8))
+        step = planning.install(
+            self.keys,
+            self.fence,
+            new,
+            old.mod_revision if old else 0,
+            following,
+            cursor.mod_revision if cursor else 0,
+            **self._noted(new.job, now, old.record if old else None, new),
         )
-        if not isinstance(outcome, Written):
-            raise Stale(name)
-        self.jobs[name], self.cursors[name] = job, Seen(following, outcome.revision)
-        self.revisions[name] = outcome.revision
         changes = f"; changed: {changed(old.record, new)}" if old else ""
-        logger.info("jobguard: %s is planned %s, task %s%s", name, job.times.text, job.task, changes)
+        return Installation(job, following, step, f"task {job.task}{changes}")
+
+    def install(self, installations: Sequence[Installation]) -> None:
+        """Put our definitions in force, at most TOGETHER of them. Raises Stale, LeadLost."""
+        outcomes = send_all(self.client, [each.step for each in installations])
+        for each, outcome in zip(installations, outcomes, strict=True):
+            name = each.job.name
+            if not isinstance(outcome, Written):
+                raise Stale(name)
+            self.jobs[name], self.cursors[name] = each.job, Seen(each.cursor, outcome.revision)
+            self.revisions[name] = outcome.revision
+            logger.info("jobguard: %s is planned %s, %s", name, each.job.times.text, each.what)
 
     def _withdraw(self, name: str, old: Seen[Schedule], now: datetime) -> None:
         noted = self._noted(name, now, old.record, None)

@@ -26,7 +26,7 @@ import msgspec
 from celery.utils.log import get_logger
 
 from jobguard import planning
-from jobguard.celery.definitions import Definitions
+from jobguard.celery.definitions import Definitions, Installation
 from jobguard.celery.entries import Job, ended, occurrence_text
 from jobguard.celery.lead import AFTER_FAILURE, LONG_AGO, Stale, apart, send, send_all
 from jobguard.client import Client
@@ -95,26 +95,54 @@ class Leader:
 
     def begin(self) -> None:
         """Go on where the last leader stood, and put the definitions that differ in force from now on."""
-        now = self.clock()
+        now, definitions = self.clock(), self.definitions
         self._due, self._queue = {}, []
-        for name in self.definitions.begin():
-            self._queue_at(name, self._taken_up(name, now))
+        waiting: list[Installation] = []
+        for name in definitions.begin():
+            with apart(name):
+                if installation := definitions.decide(name, now):
+                    waiting.append(installation)
+                else:
+                    self._queue_at(name, self._next(name))
+                continue
+            self._queue_at(name, now + AFTER_FAILURE)
+        for position in range(0, len(waiting), TOGETHER):
+            self._install(waiting[position : position + TOGETHER], now)
+
+    def _install(self, part: Sequence[Installation], now: datetime) -> None:
+        """In one transaction; where the store refuses it for one job's sake, in one for each."""
+        try:
+            self.definitions.install(part)
+        except ServerError:
+            if len(part) == 1:
+                logger.exception("jobguard: %s", _set_aside(part[0].job.name))
+                self._queue_at(part[0].job.name, now + AFTER_FAILURE)
+                return
+            for each in part:
+                self._install([each], now)
+            return
+        for each in part:
+            self._queue_at(each.job.name, self._next_apart(each.job.name))
 
     def look_again(self, name: str) -> None:
         """Somebody changed the definition of this job."""
+        now = self.clock()
         self.definitions.read_again(name)
-        self._queue_at(name, self._taken_up(name, self.clock()))
-
-    def _taken_up(self, name: str, now: datetime) -> datetime | None:
         with apart(name):
             self.definitions.take_up(name, now)
-            return self._next(name)
-        return now + AFTER_FAILURE
+            self._queue_at(name, self._next(name))
+            return
+        self._queue_at(name, now + AFTER_FAILURE)
 
     def _next(self, name: str) -> datetime | None:
         """When the job is due next; None if never."""
         cursor = self.definitions.cursors.get(name)
         return next_look(self.jobs[name].times, cursor.record.nominal, self.clock()) if cursor else None
+
+    def _next_apart(self, name: str) -> datetime | None:
+        with apart(name):
+            return self._next(name)
+        return self.clock() + AFTER_FAILURE
 
     def _queue_at(self, name: str, moment: datetime | None) -> None:
         if moment is None:
@@ -215,9 +243,7 @@ class Leader:
         except ServerError:
             if len(plans) > 1:
                 return [planned for plan in plans for planned in self._write([plan], now)]
-            logger.exception(
-                "jobguard: %s is set aside for %d s", plans[0].job, AFTER_FAILURE.total_seconds()
-            )
+            logger.exception("jobguard: %s", _set_aside(plans[0].job))
             self._queue_at(plans[0].job, now + AFTER_FAILURE)
             return []
         planned, moved = [], []
@@ -232,7 +258,7 @@ class Leader:
 
     def _written(self, plan: Plan, revision: int) -> list[Seen[Open]]:
         self.definitions.cursors[plan.job] = Seen(plan.cursor, revision)
-        self._queue_at(plan.job, self._next(plan.job))
+        self._queue_at(plan.job, self._next_apart(plan.job))
         for done in plan.dones:
             logger.warning(
                 "jobguard: %s: %s, %s", occurrence_text(done.occurrence), done.verdict, done.reason
@@ -246,7 +272,12 @@ class Leader:
         self._note([planned] if self._handed_over(planned) else [])
 
     def _publish_part(self, part: Sequence[Seen[Open]]) -> None:
-        self._note([planned for planned in self._signed(part) if self._handed_over(planned)])
+        sent = []
+        for planned in self._signed(part):
+            with apart(occurrence_text(planned.record.occurrence)):
+                if self._handed_over(planned):
+                    sent.append(planned)
+        self._note(sent)
 
     def _signed(self, part: Sequence[Seen[Open]]) -> list[Seen[Open]]:
         """The intent before the message, see planning.intend; all that is to be published, in order."""
@@ -305,6 +336,10 @@ Attempt = tuple[str, datetime, int, int]
 
 def _attempt(record: Open) -> Attempt:
     return record.job, record.nominal, record.n, record.r
+
+
+def _set_aside(job: str) -> str:
+    return f"{job} is set aside for {AFTER_FAILURE.total_seconds():.0f} s"
 
 
 def _parts(plans: Iterable[Plan]) -> Iterator[list[Plan]]:

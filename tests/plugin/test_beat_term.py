@@ -1,6 +1,6 @@
 """A leader's term on both stores, with a clock and a broker made of lists: what it plans, sends, mends."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from jobguard import observe, runs, schedules
-from jobguard.celery.entries import Job
+from jobguard.celery.entries import Job, Plain
 from jobguard.celery.lead import LeadLost, Stale
 from jobguard.celery.leader import Sent
 from jobguard.celery.upkeep import Upkeep
@@ -168,6 +168,18 @@ def test_a_record_from_a_newer_version_is_left_alone_and_stops_no_other(stage: S
     stage.upkeep(leader)
     stage.upkeep(leader)
     assert stage.tried == ["a", "work", "work"]
+
+
+def test_a_definition_that_the_store_refuses_stops_no_other(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    large = replace(job("a"), plain=Plain([], {"text": "x" * 2_000_000}, {}))
+    leader = stage.term(large, job("work"), job("z"))
+    assert set(leader.jobs) == {"work", "z"}
+    assert "a is set aside for 30 s" in caplog.text
+    stage.at(60)
+    leader.plan_due()
+    assert stage.tried == ["work", "z"]
 
 
 def test_an_occurrence_that_cannot_be_mended_stops_no_other(
