@@ -27,14 +27,14 @@ class Unusable(ValueError):
 class Certificates:
     """Who we are (`cert`, `key`), and who may be at the other end (`cacert`; else the system's authorities).
 
-    As a server we ask for a certificate at the other end if there is a `cacert`, and only then. Raises
-    Unusable, when it is made; later it only warns.
+    As a `server`, with contexts of that kind, we ask for a certificate at the other end if there is a
+    `cacert`, and only then. Raises Unusable, when it is made; later it only warns.
     """
 
     def __init__(
         self,
         *,
-        server: bool = False,
+        server: type[ssl.SSLContext] | None = None,
         cert: Path | None = None,
         key: Path | None = None,
         cacert: Path | None = None,
@@ -75,7 +75,10 @@ class Certificates:
                     pass
             except OSError as error:
                 raise Unusable(f"{path} cannot be read: {error.strerror}") from None
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if self._server else ssl.PROTOCOL_TLS_CLIENT)
+        if self._server is None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        else:
+            context = self._server(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.hostname_checks_common_name = (
             False  # names stand in subjectAltName, as Go and browsers have it
@@ -88,7 +91,7 @@ class Certificates:
             except ssl.SSLError:
                 raise Unusable(f"{self._cacert} holds no certificates in PEM form") from None
             context.verify_mode = ssl.CERT_REQUIRED
-        elif not self._server:
+        elif self._server is None:
             context.load_default_certs()
         return context
 
@@ -124,20 +127,27 @@ def _load_chain(context: ssl.SSLContext, cert: Path, key: Path) -> None:
 
 # OpenSSL's numbers: a certificate out of date; a chain that ends with nobody we know.
 _EXPIRED = 10
+_NO_TLS = frozenset({"HTTP_REQUEST", "WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"})
 _UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21})
 
 
-def explained(error: ssl.SSLError, whose: str, cacert: str) -> str:
-    """Why there is no TLS with `whose` end; `cacert` names the setting that says whom to trust."""
+def explained(error: ssl.SSLError, whom: str = "it", trust: str = "") -> str:
+    """Why there is no TLS with `whom`; `trust` names the setting that says who is believed."""
+    if refusal := refused_us(error):
+        return f"{whom} refused our certificate: {refusal}"
+    certificate = "its certificate" if whom == "it" else f"the certificate of {whom}"
     if isinstance(error, ssl.SSLCertVerificationError):
         if error.verify_code in _UNKNOWN_AUTHORITY:
-            return f"the certificate of {whose} is not trusted: {error.verify_message}; set {cacert}"
+            hint = f"; set {trust}" if trust else ""
+            return f"{certificate} is not trusted: {error.verify_message}{hint}"
         if error.verify_code == _EXPIRED:
-            return f"the certificate of {whose} has expired"
-        return f"the certificate of {whose} is refused: {error.verify_message.rstrip('.')}"
-    if error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
-        return f"{whose} does not speak TLS"
-    return f"TLS with {whose} failed: {_words(error)}"
+            return f"{certificate} has expired"
+        return f"{certificate} is refused: {error.verify_message.rstrip('.')}"
+    if error.reason in _NO_TLS:
+        return f"{whom} does not speak TLS"
+    if error.reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
+        return f"{whom} shows no certificate"
+    return f"TLS with {whom} failed: {_words(error)}"
 
 
 def refused_us(error: ssl.SSLError) -> str:

@@ -179,11 +179,9 @@ class Connection:
         return AnswerLost(_reason(error))
 
     def _no_tls(self, error: ssl.SSLError) -> str:
-        if not (refusal := refused_us(error)):
-            return explained(error, self._url, "jobguard_cacert")
-        if not self._has_certificate:
+        if refused_us(error) and not self._has_certificate:
             return f"{self._url} asks for a certificate: set jobguard_cert and jobguard_key"
-        return f"{self._url} refused our certificate: {refusal}"
+        return explained(error, self._url, "jobguard_cacert")
 
     def interrupt(self) -> None:
         """Make a read in another thread end at once."""

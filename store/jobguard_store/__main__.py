@@ -45,12 +45,31 @@ def flag(name: str, help: str, default: str | int | None = None) -> Callable[[F]
     """An option that the environment may set as well."""
     return click.option(
         f"--{name}",
-        envvar=f"JOBGUARD_STORE_{name.upper().replace('-', '_')}",
+        envvar=_variable(name),
         default=default,
         show_default=default is not None,
         show_envvar=True,
         help=help,
     )
+
+
+def switch(name: str, help: str) -> Callable[[F], F]:
+    """On by itself, or with a word, as etcd takes it: --client-cert-auth=true."""
+    return click.option(
+        f"--{name}",
+        envvar=_variable(name),
+        type=bool,
+        default=False,
+        is_flag=False,
+        flag_value="true",
+        metavar="",
+        show_envvar=True,
+        help=help,
+    )
+
+
+def _variable(name: str) -> str:
+    return f"JOBGUARD_STORE_{name.upper().replace('-', '_')}"
 
 
 @click.group(invoke_without_command=True)
@@ -82,6 +101,15 @@ def flag(name: str, help: str, default: str | int | None = None) -> Callable[[F]
     defaults.QUOTA_BACKEND_BYTES,
 )
 @flag("listen-metrics-urls", "Where /metrics and /health are served besides, comma-separated.")
+@flag("cert-file", "The certificate that https clients are shown, PEM.")
+@flag("key-file", "Its key.")
+@flag("trusted-ca-file", "Whose certificates clients have to show.")
+@switch("client-cert-auth", "Clients have to show one.")
+@flag("peer-cert-file", "The certificate that https peers are shown.")
+@flag("peer-key-file", "Its key.")
+@flag("peer-trusted-ca-file", "Whose certificates peers have to show.")
+@switch("peer-client-cert-auth", "Peers have to show one.")
+@flag("peer-cert-allowed-cn", "The common name it has to have.")
 @click.pass_context
 def store(context: click.Context, /, **flags: Any) -> None:
     """Run one node of the store, until SIGTERM; or, with a command, look after its data."""
@@ -90,7 +118,8 @@ def store(context: click.Context, /, **flags: Any) -> None:
     if not __debug__:
         raise click.UsageError("asserts are part of the store: start it without -O and PYTHONOPTIMIZE.")
     try:
-        config = NodeConfig.from_flags(**flags)
+        config = NodeConfig.from_flags(**{name: value for name, value in flags.items() if value is not None})
+        config.check_schemes()
     except StartupError as error:
         raise click.UsageError(str(error)) from None
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -115,15 +144,19 @@ async def run(config: NodeConfig) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    sockets = bind(config)  # a port that is taken should not cost the others an election
-    node = await Node.start(config)
+    ports = bind(config)  # a port that is taken should not cost the others an election
+    try:
+        node = await Node.start(config)
+    except BaseException:
+        ports.close()
+        raise
     loop.set_exception_handler(lambda _, context: unexpected(node, context))
     waits = {asyncio.ensure_future(stopped.wait()), asyncio.ensure_future(node.failed())}
     scraped = Scraped(node)
     try:
         await scraped.listen(config.listen_metrics_urls)
         await until_introduced(node, waits)
-        server = await serve(node, config, sockets)
+        server = await serve(node, config, ports)
     except BaseException:
         scraped.stop()
         await node.stop()
@@ -162,10 +195,15 @@ async def until_introduced(node: Node, waits: Iterable[asyncio.Future[Any]]) -> 
 def unexpected(node: Node, context: dict[str, Any]) -> None:
     """An error in a callback of the loop: somebody's connection broke, or it is a bug and the end."""
     error = context.get("exception")
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) or _came_too_late(error):
         log.debug("%s", context["message"], exc_info=error)
     else:
         node.fail(error or RuntimeError(context["message"]))
+
+
+def _came_too_late(error: BaseException | None) -> bool:
+    """uvloop's word for a write to a connection that has just ended; it reaches us from inside its TLS."""
+    return isinstance(error, RuntimeError) and "the handler is closed" in str(error)
 
 
 def end(error: BaseException) -> None:

@@ -22,6 +22,7 @@ from jobguard_store.anew import restore as begin_from
 from jobguard_store.config import NodeConfig, parse_urls
 from jobguard_store.download import download
 from jobguard_store.errors import StartupError
+from jobguard_store.security import TlsFiles
 
 Function = Callable[..., None]
 
@@ -59,16 +60,20 @@ def skip_revisions_option(help: str) -> Callable[[Function], Function]:
     show_default=True,
     help="The first that answers is asked.",
 )
+@click.option("--cacert", envvar="JOBGUARD_CACERT", show_envvar=True, help="Whom to trust with https.")
+@click.option("--cert", envvar="JOBGUARD_CERT", show_envvar=True, help="Our own certificate.")
+@click.option("--key", envvar="JOBGUARD_KEY", show_envvar=True, help="Its key.")
 @explained
-def backup(file: Path, endpoints: str) -> None:
+def backup(file: Path, endpoints: str, **files: str | None) -> None:
     """Keep all keys and leases of a running store in FILE.
 
     The store goes on meanwhile. FILE appears once it is whole: it ends with the SHA-256 of what precedes.
     """
-    # As all of jobguard reads that variable: a bare host:port means http.
-    spelled = [
-        each if "://" in each else f"http://{each}" for each in endpoints.replace(" ", "").split(",") if each
-    ]
+    # As all of jobguard reads that variable: a bare host:port means http, but https with a certificate.
+    given = {name: path for name, path in files.items() if path}
+    scheme = "https" if given else "http"
+    bare = [each for each in endpoints.replace(" ", "").split(",") if each]
+    spelled = [each if "://" in each else f"{scheme}://{each}" for each in bare]
     urls = list(parse_urls("--endpoints", ",".join(spelled)))
     with click.progressbar(length=1, label=f"{file}", file=sys.stderr) as bar:
 
@@ -76,7 +81,7 @@ def backup(file: Path, endpoints: str) -> None:
             bar.length = bar.pos + came + remaining
             bar.update(came)
 
-        size = download(urls, file, progress)
+        size = download(urls, file, progress, TlsFiles(**given))
     click.echo(f"{file}: {size} bytes, whole and durable.")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from jobguard_store.errors import StartupError
+from jobguard_store.security import NO_TLS, TlsFiles, tls_files
 
 DEFAULT_NAME = "default"
 DEFAULT_CLIENT_URL = "http://127.0.0.1:2379"
@@ -36,10 +37,11 @@ _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to listen or dial: a URL's host and port."""
+    """Where to listen or dial, and how: what a URL says."""
 
     host: str
     port: int
+    tls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,8 @@ class NodeConfig:
     auto_compaction_revisions: int = AUTO_COMPACTION_REVISIONS
     quota_backend_bytes: int = QUOTA_BACKEND_BYTES
     listen_metrics_urls: tuple[str, ...] = ()
+    client_tls: TlsFiles = NO_TLS
+    peer_tls: TlsFiles = NO_TLS
 
     @property
     def database_path(self) -> Path:
@@ -107,6 +111,15 @@ class NodeConfig:
         auto_compaction_revisions: int = AUTO_COMPACTION_REVISIONS,
         quota_backend_bytes: int = QUOTA_BACKEND_BYTES,
         listen_metrics_urls: str | None = None,
+        cert_file: str = "",
+        key_file: str = "",
+        client_cert_auth: bool = False,
+        trusted_ca_file: str = "",
+        peer_cert_file: str = "",
+        peer_key_file: str = "",
+        peer_client_cert_auth: bool = False,
+        peer_trusted_ca_file: str = "",
+        peer_cert_allowed_cn: str = "",
     ) -> NodeConfig:
         """The flags as given; what is left out follows from what is not, as in etcd."""
         if not name or any(mark in name for mark in "=,/"):
@@ -153,7 +166,46 @@ class NodeConfig:
             auto_compaction_revisions=auto_compaction_revisions,
             quota_backend_bytes=quota_backend_bytes,
             listen_metrics_urls=_metrics_urls(listen_metrics_urls),
+            client_tls=tls_files(
+                listen_clients,
+                of="",
+                cert=cert_file,
+                key=key_file,
+                cacert=trusted_ca_file,
+                client_auth=client_cert_auth,
+            ),
+            peer_tls=tls_files(
+                listen_peers,
+                of="peer-",
+                cert=peer_cert_file,
+                key=peer_key_file,
+                cacert=peer_trusted_ca_file,
+                client_auth=peer_client_cert_auth,
+                allowed_cn=peer_cert_allowed_cn,
+            ),
         )
+
+    def check_schemes(self) -> None:
+        """That whoever comes where we say we are is heard. Raises StartupError.
+
+        Clients may come by way of a proxy that takes the TLS off; nothing puts it on, and nothing is
+        between peers.
+        """
+        plain = [url for url in self.advertise_client_urls if not address(url).tls]
+        if plain and all(address(url).tls for url in self.listen_client_urls):
+            raise StartupError(
+                f"--advertise-client-urls {plain[0]} is not https, but --listen-client-urls is nothing else."
+            )
+        heard = {address(url).tls for url in self.listen_peer_urls}
+        for url in self.initial_advertise_peer_urls:
+            if address(url).tls not in heard:
+                raise StartupError(
+                    f"--initial-advertise-peer-urls {url} is {urlsplit(url).scheme}, "
+                    f"but --listen-peer-urls {','.join(self.listen_peer_urls)} is not."
+                )
+        peers = [url for voter in self.initial_cluster for url in voter.peer_urls]
+        if self.initial_cluster_state == NEW and len({address(url).tls for url in peers}) > 1:
+            raise StartupError(f"--initial-cluster has both http and https peer URLs: {', '.join(peers)}.")
 
 
 def address(url: str) -> Address:
@@ -161,11 +213,11 @@ def address(url: str) -> Address:
     parts = urlsplit(url)
     assert parts.hostname is not None
     assert parts.port is not None
-    return Address(parts.hostname, parts.port)
+    return Address(parts.hostname, parts.port, parts.scheme == "https")
 
 
 def parse_urls(flag: str, text: str) -> tuple[str, ...]:
-    """Comma-separated `http://host:port` URLs; the flag is named in the refusal."""
+    """Comma-separated URLs, http or https, with a port; the flag is named in the refusal."""
     urls = tuple(part.strip() for part in text.split(",") if part.strip())
     if not urls:
         raise StartupError(f"{flag} needs at least one URL such as {DEFAULT_CLIENT_URL}.")
@@ -207,9 +259,8 @@ def _check_url(flag: str, url: str) -> None:
         port = parts.port
     except ValueError:
         raise StartupError(f"{flag} {url!r} is not a URL of the form http://host:port.") from None
-    if parts.scheme == "https":
-        raise StartupError(f"{flag} {url!r}: https is not supported yet, use http.")
-    if parts.scheme != "http" or not parts.hostname or port is None or parts.path not in ("", "/"):
+    known = parts.scheme in ("http", "https")
+    if not known or not parts.hostname or port is None or parts.path not in ("", "/"):
         raise StartupError(f"{flag} {url!r} is not a URL of the form http://host:port.")
 
 

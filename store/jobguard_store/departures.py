@@ -104,7 +104,9 @@ class Departures:
         for address in self._transport.addresses(peer):
             try:
                 async with asyncio.timeout(HANDSHAKE_S):
-                    return await asyncio.open_connection(address.host, address.port)
+                    return await asyncio.open_connection(
+                        address.host, address.port, ssl=self._transport.tls.context(tls=address.tls)
+                    )
             except (OSError, TimeoutError) as refused:
                 error = refused
             except UnicodeError as wrong:

@@ -9,18 +9,21 @@ Never                leaves half of one under the name that was asked for
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from hashlib import sha256
-from http.client import HTTPConnection, HTTPException, HTTPResponse
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 
 from jobguard import wire
+from jobguard.tls import Certificates, explained
 from jobguard_store.config import address
 from jobguard_store.errors import StartupError
+from jobguard_store.security import NO_TLS, TlsFiles
 from jobguard_store.storage.file import SQLITE, sync_folder
 
 CONNECT_S = 5.0
@@ -37,8 +40,9 @@ class _Line(msgspec.Struct):
     error: wire.StreamError | None = None
 
 
-def download(endpoints: list[str], target: Path, progress: Progress) -> int:
+def download(endpoints: list[str], target: Path, progress: Progress, files: TlsFiles = NO_TLS) -> int:
     """Its size in bytes."""
+    certificates = files.dialling()
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     with _writing(target):
         if target.exists():
@@ -46,7 +50,7 @@ def download(endpoints: list[str], target: Path, progress: Progress) -> int:
         file = open(part, "wb", opener=_private)  # noqa: SIM115 — what comes to pass from here on removes it
     try:
         with _writing(target), file:
-            _fetch(endpoints, file, target, progress)
+            _fetch(endpoints, certificates, file, target, progress)
             size = file.tell()
             file.flush()
             os.fsync(file.fileno())
@@ -70,15 +74,19 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, mode=0o600)  # all keys are in it
 
 
-def _fetch(endpoints: list[str], file: BinaryIO, target: Path, progress: Progress) -> None:
+def _fetch(
+    endpoints: list[str], certificates: Certificates, file: BinaryIO, target: Path, progress: Progress
+) -> None:
     troubles = []
     for endpoint in endpoints:
         try:
-            with closing(_asked(endpoint)) as answer:
+            with closing(_asked(endpoint, certificates.context())) as answer:
                 for blob in _whole(answer, progress):
                     with _writing(target):
                         file.write(blob)
                 return
+        except ssl.SSLError as error:
+            troubles.append(explained(error, endpoint, "--cacert"))
         except (OSError, HTTPException, _Broken) as error:
             troubles.append(f"{endpoint}: {error or type(error).__name__}")
         file.seek(0)
@@ -90,9 +98,13 @@ class _Broken(Exception):
     """The stream did not come to its end."""
 
 
-def _asked(endpoint: str) -> HTTPResponse:
+def _asked(endpoint: str, context: ssl.SSLContext) -> HTTPResponse:
     where = address(endpoint)
-    connection = HTTPConnection(where.host, where.port, timeout=CONNECT_S)
+    connection = (
+        HTTPSConnection(where.host, where.port, timeout=CONNECT_S, context=context)
+        if where.tls
+        else HTTPConnection(where.host, where.port, timeout=CONNECT_S)
+    )
     connection.connect()
     connection.sock.settimeout(SILENT_S)
     connection.request("POST", "/v3/maintenance/snapshot", b"{}", {"connection": "close"})

@@ -11,15 +11,21 @@ A member that lags may still know the one whose place we take: all are asked, an
 from __future__ import annotations
 
 import asyncio
+import logging
+import ssl
 from collections.abc import Sequence
 
+from jobguard.tls import explained
 from jobguard_store.config import Address, NodeConfig, address
 from jobguard_store.errors import StartupError
 from jobguard_store.members import about, data_is_gone
 from jobguard_store.peer_messages import Roster, WhoIsThere
 from jobguard_store.raft import Configuration, Member
+from jobguard_store.security import PeerTls
 from jobguard_store.storage.database import Identity
 from jobguard_store.transport import BadFrame, encode_frame, read_frame
+
+log = logging.getLogger("jobguard_store.joining")
 
 # The members may be starting themselves, and the one that is asked may not have heard of us yet.
 PATIENCE_S = 10.0
@@ -34,11 +40,12 @@ async def join(config: NodeConfig) -> Identity:
         raise StartupError(
             "--initial-cluster-state existing needs an --initial-cluster that names the members to ask."
         )
+    tls = PeerTls(config.peer_tls)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + PATIENCE_S
     refusal = f"no member of the cluster answers at {', '.join(urls)}."
     while loop.time() < deadline:
-        if rosters := await _ask_all(urls):
+        if rosters := await _ask_all(urls, tls):
             roster = max(rosters, key=lambda roster: roster.index)
             member = _with_our_urls(config, roster)
             if member is not None and not (name := about(member).name):
@@ -55,7 +62,7 @@ async def removed(config: NodeConfig, identity: Identity) -> bool:
     return any(
         roster.cluster_id == identity.cluster_id
         and identity.member_id in Configuration.decode(roster.configuration).removed
-        for roster in await _ask_all(_urls_of_others(config))
+        for roster in await _ask_all(_urls_of_others(config), PeerTls(config.peer_tls))
     )
 
 
@@ -77,20 +84,25 @@ def _nobody_is(config: NodeConfig) -> str:
     )
 
 
-async def _ask_all(urls: Sequence[str]) -> list[Roster]:
-    answers = await asyncio.gather(*(_ask(address(url)) for url in urls))
+async def _ask_all(urls: Sequence[str], tls: PeerTls) -> list[Roster]:
+    answers = await asyncio.gather(*(_ask(address(url), tls) for url in urls))
     return [roster for roster in answers if roster is not None]
 
 
-async def _ask(where: Address) -> Roster | None:
+async def _ask(where: Address, tls: PeerTls) -> Roster | None:
     try:
         async with asyncio.timeout(ANSWER_S):
-            reader, writer = await asyncio.open_connection(where.host, where.port)
+            context = tls.context(tls=where.tls)
+            reader, writer = await asyncio.open_connection(where.host, where.port, ssl=context)
             try:
                 writer.write(encode_frame(WhoIsThere()))
                 answer = await read_frame(reader)
             finally:
                 writer.close()
+    except ssl.SSLError as error:
+        whom = f"the member at {where.host}:{where.port}"
+        log.warning("%s", explained(error, whom, "--peer-trusted-ca-file"))
+        return None
     except (OSError, UnicodeError, EOFError, TimeoutError, BadFrame):
         return None
     return answer if isinstance(answer, Roster) else None

@@ -66,6 +66,7 @@ from jobguard_store.raft.messages import HeartbeatReply, PreVoteRequest, Ready, 
 from jobguard_store.reads import Reads
 from jobguard_store.reconfiguring import Reconfiguring
 from jobguard_store.retention import Retention
+from jobguard_store.security import PeerTls
 from jobguard_store.storage.damage import DiskFull
 from jobguard_store.storage.snapshot import Staged
 from jobguard_store.tokens import Tokens
@@ -98,7 +99,7 @@ class Arrived:
 class Replica:
     """The core, the machine and the file of one member, and the turn that moves all three."""
 
-    def __init__(self, config: NodeConfig, opened: Opened) -> None:
+    def __init__(self, config: NodeConfig, opened: Opened, tls: PeerTls) -> None:
         identity, loaded, database, writer = opened.identity, opened.loaded, opened.database, opened.writer
         self.config = config
         self.identity = identity
@@ -142,7 +143,7 @@ class Replica:
             database.write, on_durable=self._jobs_done, on_full=self._disk_filled, on_failed=self.fail
         )
         self._arrivals = Arrivals(database.arriving_path, member=self._me, take=self._take)
-        self._transport = self._make_transport(loaded.disk)
+        self._transport = self._make_transport(loaded.disk, tls)
         self.traffic = self._transport.traffic
         self._courier = Courier(self._transport)
         self._lessor = Lessor()
@@ -203,7 +204,7 @@ class Replica:
         self._ticks = 0
         self._background: set[asyncio.Task[None]] = set()
 
-    def _make_transport(self, disk: int) -> Transport:
+    def _make_transport(self, disk: int, tls: PeerTls) -> Transport:
         hello = Hello(
             cluster_id=self.identity.cluster_id,
             sender=self._me,
@@ -228,6 +229,7 @@ class Replica:
                 configuration=self.members.configuration.encode(),
                 index=self.applied_index,
             ),
+            tls=tls,
         )
 
     # --- from the node ----------------------------------------------------------------------------
@@ -647,7 +649,8 @@ class Replica:
     @classmethod
     async def start(cls, config: NodeConfig) -> Self:
         """Raises StartupError, having left nothing open."""
-        replica = cls(config, await open_file(config))
+        tls = PeerTls(config.peer_tls)
+        replica = cls(config, await open_file(config), tls)
         try:
             await replica._join()
         except BaseException:

@@ -16,6 +16,7 @@ import asyncio
 import dataclasses
 import logging
 import socket
+import ssl
 import struct
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -23,9 +24,11 @@ from typing import Any, cast
 
 import msgspec
 
+from jobguard.tls import explained
 from jobguard_store.config import Address, parse_urls
 from jobguard_store.config import address as address_of
 from jobguard_store.counts import Traffic
+from jobguard_store.doors import Door, bound
 from jobguard_store.errors import StartupError
 from jobguard_store.peer_messages import (
     CODES,
@@ -38,6 +41,7 @@ from jobguard_store.peer_messages import (
     WhoIsThere,
 )
 from jobguard_store.scrutiny import flaw
+from jobguard_store.security import PeerTls
 
 log = logging.getLogger("jobguard_store.transport")
 
@@ -57,6 +61,11 @@ UNACKNOWLEDGED_MS_MAX = 5000
 
 # Not worth a line in the log: peers start and stop.
 UNREACHABLE = Unwelcome(reason="nobody is there")
+
+
+def no_tls(error: ssl.SSLError) -> Unwelcome:
+    return Unwelcome(reason=explained(error, trust="--peer-trusted-ca-file"))
+
 
 _codes = {cls: code for code, cls in CODES.items()}
 _decoders: dict[int, msgspec.msgpack.Decoder[Any]] = {
@@ -181,6 +190,11 @@ class Inbound(Frames):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.house.accepted.add(self)
+        assert self.stream is not None
+        if objection := self.house.tls.objection(self.stream):
+            log.warning("refused a peer at %s: %s", _remote(self.stream), objection)
+            self.stream.abort()
+            return
         asyncio.get_running_loop().call_later(HANDSHAKE_S, self._close_a_stranger)
 
     def _close_a_stranger(self) -> None:
@@ -274,7 +288,8 @@ class Outbound(Frames):
         if not self.lost.done():
             self.lost.set_result(None)
         if not self.welcomed.done():
-            self.welcomed.set_result(UNREACHABLE)
+            # In TLS 1.3 what it has against our certificate comes after the handshake, as we see it.
+            self.welcomed.set_result(no_tls(exc) if isinstance(exc, ssl.SSLError) else UNREACHABLE)
 
 
 class Peer:
@@ -352,8 +367,15 @@ class Peer:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(HANDSHAKE_S):
-                await loop.create_connection(lambda: connection, address.host, address.port)
+                await loop.create_connection(
+                    lambda: connection,
+                    address.host,
+                    address.port,
+                    ssl=self._house.tls.context(tls=address.tls),
+                )
                 return await connection.welcomed
+        except ssl.SSLError as error:
+            return no_tls(error)
         except (OSError, TimeoutError, UnicodeError):  # the last from a host name that cannot be one
             return UNREACHABLE
 
@@ -382,8 +404,10 @@ class Transport:
         on_hello: Callable[[Hello], Awaitable[Unwelcome | None]],
         on_delivery: Callable[[Delivery, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
         roster: Callable[[], Roster],
+        tls: PeerTls,
     ) -> None:
         self.hello = hello
+        self.tls = tls
         self.on_message = on_message
         self.on_lost = on_lost
         self.on_reachable = on_reachable
@@ -396,14 +420,18 @@ class Transport:
         self._peers: dict[int, Peer] = {}
         self._inbound: dict[int, Inbound] = {}
         self.accepted: set[Inbound] = set()
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.Server | Door] = []
         self.traffic: defaultdict[int, Traffic] = defaultdict(Traffic)
 
     async def listen(self, addresses: Iterable[Address]) -> None:
         loop = asyncio.get_running_loop()
         for address in addresses:
             try:
-                server = await loop.create_server(lambda: Inbound(self), address.host, address.port)
+                server = (
+                    Door(bound(address), self.tls.serving, lambda: Inbound(self))
+                    if address.tls
+                    else await loop.create_server(lambda: Inbound(self), address.host, address.port)
+                )
             except OSError as error:
                 raise StartupError(
                     f"cannot listen for peers on {address.host}:{address.port}: {error.strerror or error}."

@@ -43,7 +43,7 @@ def shown(context: ssl.SSLContext, authority: Authority) -> int:
 
 
 def serving(pair: Pair) -> Certificates:
-    return Certificates(server=True, cert=pair.cert, key=pair.key)
+    return Certificates(server=ssl.SSLContext, cert=pair.cert, key=pair.key)
 
 
 def test_what_was_replaced_is_read_anew_and_nothing_else_is(authority: Authority) -> None:

@@ -1,6 +1,7 @@
 """A store that speaks nothing but TLS: the client at work, what is refused, and files that are renewed."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,7 +35,7 @@ from tests.client.test_watch import (  # noqa: F401
     test_closing_from_another_thread_ends_it_at_once,
     test_it_begins_at_a_revision_of_the_past,
 )
-from tests.stores import Cluster, Kind, running
+from tests.stores import KINDS, Cluster, Kind, running
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
     return Tls.make(tmp_path_factory.mktemp("certificates"))
 
 
-@pytest.fixture(scope="module", params=("etcd",))
+@pytest.fixture(scope="module", params=KINDS)
 def kind(request: pytest.FixtureRequest) -> Kind:
     return request.param  # type: ignore[no-any-return]
 
@@ -85,7 +86,7 @@ def test_the_command_line_takes_files_and_the_environment(store: Cluster, tls: T
     assert CliRunner(env=tls.environment).invoke(main, [*asked[:-1], bare]).exit_code == 0
     refused = CliRunner(env={"JOBGUARD_TIMEOUT": "0.5"}).invoke(main, asked)
     assert refused.exit_code == 6
-    assert "is not trusted: unable to get local issuer certificate; set jobguard_cacert" in refused.stderr
+    assert re.search("is not trusted: .*; set jobguard_cacert", refused.stderr)
 
 
 def test_the_process_own_client_has_them_too(

@@ -6,7 +6,7 @@ Never                sleeps in the hope that something has happened by then
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -67,10 +67,12 @@ class Members:
         size: int,
         election_ms: int = ELECTION_MS,
         snapshot_count: int = SNAPSHOT_COUNT,
+        tls: Mapping[str, Any] | None = None,
     ) -> None:
+        """`tls`: flags of the peers' side, which then speak nothing else."""
         ports = free_ports(size)
         names = [f"s{number + 1}" for number in range(size)]
-        urls = [f"http://127.0.0.1:{port}" for port in ports]
+        urls = [f"{'https' if tls else 'http'}://127.0.0.1:{port}" for port in ports]
         together = ",".join(f"{name}={url}" for name, url in zip(names, urls, strict=True))
         self.configs = [
             NodeConfig.from_flags(
@@ -82,6 +84,7 @@ class Members:
                 heartbeat_interval=HEARTBEAT_MS,
                 election_timeout=election_ms,
                 snapshot_count=snapshot_count,
+                **(tls or {}),
             )
             for number, (name, url) in enumerate(zip(names, urls, strict=True))
         ]
@@ -131,9 +134,13 @@ class Members:
 
 @asynccontextmanager
 async def members(
-    directory: Path, size: int = 3, election_ms: int = ELECTION_MS, snapshot_count: int = SNAPSHOT_COUNT
+    directory: Path,
+    size: int = 3,
+    election_ms: int = ELECTION_MS,
+    snapshot_count: int = SNAPSHOT_COUNT,
+    tls: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Members]:
-    cluster = Members(directory, size, election_ms, snapshot_count)
+    cluster = Members(directory, size, election_ms, snapshot_count, tls)
     try:
         for number in range(size):
             await cluster.start(number)

@@ -15,6 +15,7 @@ from jobguard_store.errors import ServerStopped
 from jobguard_store.peer_messages import Delivery, Hello, Part, Roster, Taken, Unwelcome, Welcome, Whole
 from jobguard_store.raft.configuration import Configuration
 from jobguard_store.raft.messages import EntryId, Snapshot, SnapshotOffer
+from jobguard_store.security import PeerTls
 from jobguard_store.storage.snapshot import Staged
 from jobguard_store.transport import Transport, encode_frame, read_frame
 from tests.node.members import eventually, run, soon
@@ -51,6 +52,7 @@ class Receiver:
         self.arrivals = Arrivals(self.path, member=1, take=self._take)
         self.transport = Transport(
             Hello(cluster_id=CLUSTER, sender=1, to=0, boot=1, nonce=1, name="s1"),
+            tls=PeerTls(),
             on_message=self.failed.append,
             on_lost=lambda _: None,
             on_reachable=lambda _: None,

@@ -25,6 +25,7 @@ from jobguard_store.peer_messages import (
     WhoIsThere,
 )
 from jobguard_store.raft.messages import MESSAGES, AppendEntries, Entry, EntryId, EntryKind
+from jobguard_store.security import PeerTls
 from jobguard_store.transport import Frames, Transport, encode_frame, write_frame
 from tests.node.members import eventually, run, soon
 from tests.ports import free_ports
@@ -42,6 +43,7 @@ class House:
         cluster: int = CLUSTER,
         refusal: Unwelcome | None = None,
         peer_urls: tuple[str, ...] = (),
+        tls: PeerTls | None = None,
     ) -> None:
         self.messages: list[Any] = []
         self.lost: list[int] = []
@@ -61,6 +63,7 @@ class House:
             on_hello=self.meet,
             on_delivery=self.receive,
             roster=lambda: Roster(cluster_id=cluster, configuration=b""),
+            tls=tls or PeerTls(),
         )
         self.refusal = refusal
 

@@ -34,6 +34,7 @@ FAILURE = b"Internal Server Error"
 # Of a request line and headers, of trailers, of whatever else comes between two bodies; and one read more.
 HEAD_BYTES_MAX = 64 << 10
 NO_REQUEST = b"Invalid HTTP request received."
+GOODBYE_S = 0.2
 HEAD_TOO_LARGE = b"Request Header Fields Too Large"
 TOO_SLOW = b"Request Timeout"
 
@@ -164,6 +165,12 @@ class Lane(HttpToolsProtocol):
         connection = transport.get_extra_info("socket")
         if connection is not None:  # plain calls arm no timer: the kernel finds out who is gone
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    def shutdown(self) -> None:
+        """The node stops. An idle TLS connection would wait for its client's goodbye, and so would we."""
+        super().shutdown()
+        if self.transport.is_closing():
+            self.loop.call_later(GOODBYE_S, self.transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody is left to answer: what was not yet handed on need not be done."""

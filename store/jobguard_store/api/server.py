@@ -16,10 +16,11 @@ import resource
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import uvicorn
 
+from jobguard.tls import Certificates
 from jobguard_store.api import auth, cluster, election, health, kv, lease, lock, maintenance, metrics, watch
 from jobguard_store.api.exchange import GRPC, JSON, TEXT, Disconnected, Exchange, Receive, Scope, Send
 from jobguard_store.api.lane import Lane
@@ -28,6 +29,7 @@ from jobguard_store.api.shapes import Body
 from jobguard_store.api.status import GrpcCode, code_of
 from jobguard_store.config import NodeConfig, address
 from jobguard_store.counts import Calls, Counts
+from jobguard_store.doors import Door, bound
 from jobguard_store.errors import (
     DeadlineExceeded,
     InvalidRequest,
@@ -334,14 +336,37 @@ def _wishes(scope: Scope) -> Wishes | None:
     return None if timeout_s is None and not leader and token is None else Wishes(timeout_s, leader, token)
 
 
+class Ports(NamedTuple):
+    """Where clients will be served; nobody is heard yet."""
+
+    plain: list[socket.socket]
+    secured: list[socket.socket]
+    certificates: Certificates
+
+    def close(self) -> None:
+        for each in (*self.plain, *self.secured):
+            each.close()
+
+
 class _Uvicorn(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, ports: Ports) -> None:
         super().__init__(config)
         self.listening = asyncio.Event()
+        self._ports = ports
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for each in self._ports.secured:
+            door: Any = Door(each, self._ports.certificates, self._protocol, backlog=BACKLOG)
+            self.servers.append(door)
         self.listening.set()
+
+    def _protocol(self) -> asyncio.Protocol:
+        protocol: Any = self.config.http_protocol_class
+        connection: asyncio.Protocol = protocol(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return connection
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -374,21 +399,21 @@ async def _hurry(server: uvicorn.Server) -> None:
             lane.hurry()
 
 
-def bind(config: NodeConfig) -> list[socket.socket]:
-    """One for each of `config.listen_client_urls`; nobody is heard yet. Raises StartupError."""
-    sockets: list[socket.socket] = []
+def bind(config: NodeConfig) -> Ports:
+    """A socket for each of `config.listen_client_urls`. Raises StartupError."""
+    ports = Ports([], [], config.client_tls.serving())
     try:
         for url in config.listen_client_urls:
-            sockets.append(_bind(url))
-    except StartupError:
-        for each in sockets:
-            each.close()
-        raise
-    return sockets
+            where = address(url)
+            (ports.secured if where.tls else ports.plain).append(bound(where))
+    except OSError as error:
+        ports.close()
+        raise _not_to_be_had(url, error) from None
+    return ports
 
 
-async def serve(node: "Node", config: NodeConfig, sockets: list[socket.socket]) -> Server:
-    """Answer whoever comes to these `sockets`. Raises StartupError: of two bound to a port one may listen."""
+async def serve(node: "Node", config: NodeConfig, ports: Ports) -> Server:
+    """Answer whoever comes to them. Raises StartupError: of two bound to a port one may listen."""
     api = Api(node, config.election_s)
     server = _Uvicorn(
         uvicorn.Config(
@@ -406,9 +431,10 @@ async def serve(node: "Node", config: NodeConfig, sockets: list[socket.socket]) 
             backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=STOP_GRACE_S,
-        )
+        ),
+        ports,
     )
-    running = asyncio.create_task(server.serve(sockets))
+    running = asyncio.create_task(server.serve(ports.plain))
     listening = asyncio.create_task(server.listening.wait())
     await asyncio.wait([running, listening], return_when=asyncio.FIRST_COMPLETED)
     if running.done():
@@ -418,24 +444,6 @@ async def serve(node: "Node", config: NodeConfig, sockets: list[socket.socket]) 
         except OSError as error:
             raise _not_to_be_had(", ".join(config.listen_client_urls), error) from None
     return Server(api, server, running)
-
-
-def _bind(url: str) -> socket.socket:
-    where = address(url)
-    try:
-        family, kind, protocol, _, location = socket.getaddrinfo(
-            where.host, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(location)
-        except OSError:
-            listener.close()
-            raise
-    except OSError as error:
-        raise _not_to_be_had(url, error) from None
-    return listener
 
 
 def _not_to_be_had(url: str, error: OSError) -> StartupError:
