@@ -19,12 +19,12 @@ doubles from 50 ms to 1 s, unless there is no other.
 """
 
 import os
-import random
 import time
 from collections import deque
 from collections.abc import Iterator
 from enum import Enum, auto
 from math import inf
+from random import SystemRandom
 from typing import NamedTuple
 
 import msgspec
@@ -45,6 +45,7 @@ from jobguard.transport import Answer, AnswerLost, Connection, Endpoint, NotConn
 
 BACKOFF_FIRST = 0.05
 BACKOFF_MAX = 1.0
+_random = SystemRandom()  # the module's own is the user's: seeded, perhaps, and not ours to draw from
 IDLE_MAX = 16
 """Idle connections kept per node; more threads than that at once dial again."""
 
@@ -121,7 +122,7 @@ class Node:
     def failed(self) -> None:
         self._failures += 1
         pause = min(BACKOFF_FIRST * 2 ** min(self._failures - 1, 10), BACKOFF_MAX)
-        self.not_before = time.monotonic() + pause * random.uniform(0.5, 1.0)
+        self.not_before = time.monotonic() + pause * _random.uniform(0.5, 1.0)
 
     def close(self) -> None:
         while self._idle:

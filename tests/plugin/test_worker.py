@@ -22,6 +22,7 @@ def test_the_same_message_four_times_runs_once(bench: Bench) -> None:
     until(lambda: worker.log.count(" not run: ") == 3, "three deliveries are dropped, with a reason")
     assert bench.events(occurrence) == ["started", "finished"]
     assert (done.verdict, done.n, done.r, done.worker) == (Verdict.RAN, 1, 0, "w1@test")
+    until(lambda: bench.state(sent[0]) == "SUCCESS", "its result is stored")  # after the verdict
     assert bench.result(sent[0])["result"] == "result"  # type: ignore[index]
     attempt = bench.attempt(occurrence, 1)
     assert attempt is not None
