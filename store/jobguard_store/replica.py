@@ -490,7 +490,9 @@ class Replica:
         await self._journal.adopt(staged, ready.hard_state)
         if self._ended:
             return
+        before = self.machine.keys
         self._applier.skip_to(name, staged.machine)
+        self._in_background(asyncio.to_thread(before.dissolve))
         self._configured(name.configuration)
         self._trimming.begin(name.last.index)
         self.raft.persisted(name.last)

@@ -12,6 +12,7 @@ import pytest
 from jobguard_store import arrivals, departures
 from jobguard_store.errors import Compacted, OutcomeUnknown
 from jobguard_store.machine.commands import Compact, DeleteRange, GrantLease, Put
+from jobguard_store.machine.keyspace import Keyspace
 from jobguard_store.node import Node, Subscription
 from jobguard_store.raft.messages import AppendReply
 from jobguard_store.storage.database import Database
@@ -62,6 +63,36 @@ async def agree(three: Members) -> None:
     hashes = [await soon(node.hash_kv(0)) for node in three.running]
     assert len(set(hashes)) == 1, hashes
     assert len({node._replica.machine.fingerprint() for node in three.running}) == 1
+
+
+def test_the_state_that_was_is_freed_beside_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million records freed in one go held the loop, and the heartbeats, for a third of a second."""
+    freed = []
+    dissolve = Keyspace.dissolve
+
+    def noted(keyspace: Keyspace) -> None:
+        dissolve(keyspace)
+        freed.append((keyspace, threading.current_thread()))
+
+    monkeypatch.setattr(Keyspace, "dissolve", noted)
+
+    async def story() -> None:
+        async with members(tmp_path, snapshot_count=COUNT) as three:
+            number = (await three.followers())[0]
+            await put(three[number], "k", "before")
+            await eventually(lambda: len(three[number]._replica.machine.keys), "the key")
+            before = three[number]._replica.machine.keys
+            async with deaf(three, number):
+                pass
+            await eventually(lambda: freed, "the old state to go")
+            [(gone, thread)] = freed
+            assert gone is before
+            assert thread is not threading.main_thread()
+            assert len(before) == 0
+            await agree(three)
+            assert await get(three[number], "k") == "before"
+
+    run(story())
 
 
 def test_a_stopped_member_comes_back_by_the_state_and_stays_a_member(tmp_path: Path) -> None:

@@ -23,9 +23,9 @@ from jobguard_store.machine.results import ChangeEvent
 from jobguard_store.storage.damage import Damage
 from jobguard_store.storage.tables import driver
 
-ROUND_WEIGHT = (
-    4 << 20
-)  # bytes that wait until a round begins: the node's memory holds these changes meanwhile
+# Bytes that wait until a round begins. A round touches most pages of a million keys, so what it costs each of
+# its changes falls with their number. The node's memory holds them meanwhile, as it does for watchers anyway.
+ROUND_WEIGHT = 16 << 20
 ROW_WEIGHT = 256
 SLICE_ROWS = 256
 
