@@ -60,6 +60,22 @@ def test_copies_cost_no_link_and_add_none(bench: Bench, app: Celery) -> None:
     assert told(bench) == ["result", ["result", 3]]
 
 
+def test_a_copy_that_is_dropped_leaves_the_state_as_it_is(bench: Bench, app: Celery) -> None:
+    """STARTED is written before any gate; not over SUCCESS, and a live one is STARTED anyway."""
+    bench.worker("-c", "2", TEST_TRACK_STARTED="1")
+    occurrence, gate = bench.plan("tracked", "run_once"), bench.gate("tracked")
+    waiting = bench.signature(app, occurrence, "run_once", str(gate)).apply_async()
+    bench.started(occurrence)
+    bench.send(occurrence, "run_once", 1, str(gate))
+    until(lambda: bench.workers[0].log.count(" not run: ") == 1, "the copy is dropped")
+    assert bench.state(waiting.id) == "STARTED"
+    gate.touch()
+    assert get(waiting) == "result"
+    bench.send(occurrence, "run_once", 1, str(gate))
+    until(lambda: bench.workers[0].log.count(" not run: ") == 2, "so is the next")
+    assert bench.state(waiting.id) == "SUCCESS"
+
+
 def test_a_link_is_nobodys_occurrence(bench: Bench, app: Celery) -> None:
     """Celery gives a link none of our headers: it is a plain task, and may come twice like any."""
     bench.worker()

@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from jobguard import runs
+from jobguard.fencing.sqlalchemy import advance, create_guards
 from jobguard.records import Attempt, Done, Occurrence, Verdict
 from jobguard.runs import Gone
 from tests.broker import is_running
@@ -220,6 +222,33 @@ def test_bodies_are_killed_by_the_parent_too(bench: Bench, store: Node) -> None:
     with silent(store):
         until(lambda: not is_running(pid), "the child is killed", TTL + 1)
     freed(bench, occurrence, TTL + 5)
+
+
+def test_a_host_that_slept_too_long_writes_nothing_after_another(bench: Bench, tmp_path: Path) -> None:
+    """After a stop the body may run for some moments before it is stopped: its fenced writes are refused."""
+    worker = bench.worker()
+    occurrence, gate = bench.plan("sleeping", "write_fenced"), bench.gate("sleeping")
+    engine = create_engine(f"sqlite:///{tmp_path / 'outbox.db'}")
+    with engine.begin() as tx:
+        create_guards(tx)
+        tx.execute(text("create table effects (number integer)"))
+    bench.send(occurrence, "write_fenced", 1, str(tmp_path / "outbox.db"), str(gate))
+    until(lambda: "written" in bench.events(occurrence), "the first effect")
+    start = bench.started(occurrence)
+    with stopped(worker.process.pid), stopped(start["pid"]):
+        until(lambda: bench.active(occurrence) is None, "its lease has ended", TTL + 3)
+        with engine.begin() as tx:
+            advance(tx, "outbox", start["token"] + 1, bench.client.cluster_id())  # whoever took over
+        gate.touch()
+    following = bench.plan("following", "run_once")
+    bench.send(following, "run_once")
+    bench.verdict(following)  # by its only child, or by the one that took the place of a killed one
+    assert bench.events(occurrence) == ["started", "written"]
+    with engine.begin() as tx:
+        assert tx.execute(text("select number from effects")).scalars().all() == [0]
+    engine.dispose()
+    verdict = bench.done(occurrence)
+    assert verdict is None or verdict.verdict is Verdict.UNRECORDED
 
 
 # --- the store is away --------------------------------------------------------------------------

@@ -16,8 +16,10 @@ from typing import Any
 
 from celery import Celery, group
 from celery.exceptions import Reject
+from sqlalchemy import create_engine, text
 
 import jobguard
+from jobguard.fencing.sqlalchemy import fence
 
 app = Celery("worker_app", broker=os.environ["TEST_BROKER"], backend=os.environ["TEST_BROKER"])
 app.conf.update(
@@ -28,6 +30,7 @@ app.conf.update(
     jobguard_session_ttl=float(os.environ.get("TEST_TTL", "3")),
     jobguard_claim_timeout=float(os.environ.get("TEST_CLAIM_TIMEOUT", "10")),
     jobguard_timeout=float(os.environ.get("TEST_TIMEOUT", "2")),
+    task_track_started=bool(os.environ.get("TEST_TRACK_STARTED")),
     worker_soft_shutdown_timeout=float(os.environ.get("TEST_SOFT_SHUTDOWN", "0")),
     worker_pool_start_method=os.environ.get("TEST_START_METHOD", "fork"),
     jobguard_jobs=json.loads(os.environ.get("TEST_JOBS", "{}")),
@@ -218,6 +221,21 @@ def check(gate: str) -> None:
     except jobguard.LockLost:
         note("refused")
         raise
+    note("finished")
+
+
+@app.task(name="write_fenced")
+def write_fenced(outbox: str, gate: str) -> None:
+    """One effect, and after the gate another, each guarded by the run's token; no word from check()."""
+    note("started")
+    engine = create_engine(f"sqlite:///{outbox}")
+    for number in range(2):
+        with engine.begin() as tx:
+            fence(tx, "outbox", jobguard.current())
+            tx.execute(text("insert into effects values (:number)"), {"number": number})
+        note("written")
+        if number == 0:
+            wait_for(gate)
     note("finished")
 
 
