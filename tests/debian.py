@@ -13,6 +13,15 @@ from pathlib import Path
 ETCD_3_4 = ("etcd-server", "usr/bin/etcd")
 STRACE = ("strace", "usr/bin/strace")
 LIBUNWIND = ("libunwind8", "usr/lib")  # which strace is linked to
+RABBITMQ = ("rabbitmq-server", "usr/lib")
+_WITH = {  # unpacked into the same folder
+    "rabbitmq-server": (
+        *("erlang-asn1", "erlang-base", "erlang-crypto", "erlang-eldap", "erlang-ftp", "erlang-inets"),
+        *("erlang-mnesia", "erlang-os-mon", "erlang-parsetools", "erlang-public-key", "erlang-runtime-tools"),
+        *("erlang-snmp", "erlang-ssl", "erlang-syntax-tools", "erlang-tftp", "erlang-tools", "erlang-xmerl"),
+        "libsctp1",
+    )
+}
 
 
 def program(package: str, path: str) -> Path:
@@ -32,9 +41,9 @@ def _fetch(package: str, folder: Path) -> None:
         apt = ("apt-get", "--quiet", "-o", f"Dir::State::Lists={lists}", "-o", f"Dir::Cache={workplace}")
         try:
             _run(*apt, "update", cwd=workplace)
-            _run(*apt, "download", package, cwd=workplace)
-            (archive,) = Path(workplace).glob("*.deb")
-            _run("dpkg-deb", "--extract", str(archive), str(unpacked), cwd=workplace)
+            _run(*apt, "download", package, *_WITH.get(package, ()), cwd=workplace)
+            for archive in Path(workplace).glob("*.deb"):
+                _run("dpkg-deb", "--extract", str(archive), str(unpacked), cwd=workplace)
         except (OSError, subprocess.CalledProcessError) as error:
             told = (getattr(error, "stderr", None) or str(error)).strip()
             raise SystemExit(
@@ -48,5 +57,5 @@ def _run(*command: str, cwd: str) -> None:
 
 
 if __name__ == "__main__":
-    for each in (ETCD_3_4, STRACE, LIBUNWIND):
+    for each in (ETCD_3_4, STRACE, LIBUNWIND, RABBITMQ):
         program(*each)

@@ -79,6 +79,7 @@ class Bench:
     store: Node
     broker: str
     namespace: str = "default"
+    backend: str = ""  # where the broker keeps no results
     workers: list[WorkerProcess] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -94,6 +95,7 @@ class Bench:
             **os.environ,
             "PYTHONUNBUFFERED": "1",
             "TEST_BROKER": self.broker,
+            "TEST_BACKEND": self.backend or self.broker,
             "TEST_STORE": self.store.url,
             "TEST_NAMESPACE": self.namespace,
             "TEST_JOURNAL": str(self.journal_path),
@@ -177,11 +179,12 @@ class Bench:
         return self._publish("plain", (number,))
 
     def _publish(self, task: str, args: Sequence[Any], **options: Any) -> str:
-        with Celery("sender", broker=self.broker, backend=self.broker, set_as_current=False) as app:
+        backend = self.backend or self.broker
+        with Celery("sender", broker=self.broker, backend=backend, set_as_current=False) as app:
             return str(app.send_task(task, args, **options).id)
 
     def result(self, task_id: str) -> dict[str, Any] | None:
-        with redis.Redis.from_url(self.broker) as connection:
+        with redis.Redis.from_url(self.backend or self.broker) as connection:
             stored = connection.get(f"celery-task-meta-{task_id}")
         return None if stored is None else json.loads(stored)  # type: ignore[arg-type]
 

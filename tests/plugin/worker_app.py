@@ -21,7 +21,9 @@ from sqlalchemy import create_engine, text
 import jobguard
 from jobguard.fencing.sqlalchemy import fence
 
-app = Celery("worker_app", broker=os.environ["TEST_BROKER"], backend=os.environ["TEST_BROKER"])
+app = Celery("worker_app", broker=os.environ["TEST_BROKER"], backend=os.environ["TEST_BACKEND"])
+if os.environ["TEST_BROKER"].startswith("amqp"):
+    app.conf.broker_transport_options = {"confirm_publish": True}
 app.conf.update(
     broker_connection_retry_on_startup=True,
     worker_prefetch_multiplier=1,

@@ -1,0 +1,94 @@
+"""RabbitMQ for tests: Debian's, on ports and files of its own, stopped by its own process group.
+
+Place in the house   tests/plugin -> rabbitmq -> debian
+Gives                the URL of a broker that answers
+Never                leaves a process behind, or shares Erlang's port mapper with anybody
+"""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kombu import Connection
+
+from tests import debian
+from tests.ports import free_ports
+
+_START_S = 60.0
+
+# Debian's `erl` looks below /usr. This one looks where it was unpacked.
+_ERL = """#!/bin/sh
+export ROOTDIR={root} BINDIR={bin} EMU=beam PROGNAME=erl
+exec {bin}/erlexec "$@"
+"""
+
+
+@contextmanager
+def running(directory: Path) -> Iterator[str]:
+    """A node with its files below `directory`, answering when you get it."""
+    lib = debian.program(*debian.RABBITMQ)
+    (erts,) = (lib / "erlang").glob("erts-*")
+    (server,) = (lib / "rabbitmq" / "lib").glob("rabbitmq_server-*")
+    port, distribution, mapper = free_ports(3)
+    erl = directory / "bin" / "erl"
+    erl.parent.mkdir(parents=True)
+    erl.write_text(_ERL.format(root=lib / "erlang", bin=erts / "bin"))
+    erl.chmod(0o700)
+    (directory / "plugins").write_text("[].")
+    environment = {
+        **os.environ,
+        "PATH": f"{erl.parent}:{os.environ['PATH']}",
+        "HOME": str(directory),
+        "LD_LIBRARY_PATH": str(lib / "x86_64-linux-gnu"),
+        "ERL_EPMD_ADDRESS": "127.0.0.1",
+        "ERL_EPMD_PORT": str(mapper),
+        "RABBITMQ_NODENAME": f"test{port}@localhost",
+        "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+        "RABBITMQ_NODE_PORT": str(port),
+        "RABBITMQ_DIST_PORT": str(distribution),
+        "RABBITMQ_MNESIA_BASE": str(directory / "data"),
+        "RABBITMQ_LOG_BASE": str(directory / "logs"),
+        "RABBITMQ_LOGS": "-",
+        "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "plugins"),
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
+            "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}"
+        ),
+    }
+    commands = (
+        [str(erts / "bin" / "epmd"), "-port", str(mapper), "-address", "127.0.0.1"],
+        [str(server / "sbin" / "rabbitmq-server")],
+    )
+    started = []
+    try:
+        for number, command in enumerate(commands):
+            with (directory / f"log-{number}").open("wb") as log:
+                process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, process_group=0)
+            started.append(process)
+        url = f"amqp://guest:guest@127.0.0.1:{port}//"
+        _wait_until_it_answers(url, directory / "log-1")
+        yield url
+    finally:
+        for process in reversed(started):
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(20)
+
+
+def _wait_until_it_answers(url: str, log: Path) -> None:
+    deadline = time.monotonic() + _START_S
+    while True:
+        try:
+            with Connection(url, connect_timeout=1) as connection:
+                connection.connect()
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise AssertionError(
+                    f"RabbitMQ does not answer: {error}\n{log.read_text()[-2000:]}"
+                ) from error
+            time.sleep(0.1)
+        else:
+            return
