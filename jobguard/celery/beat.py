@@ -43,6 +43,8 @@ logger = get_logger("jobguard.beat")
 _FOLLOW_S = 0.2
 _UPKEEP_S = 0.5
 _TROUBLE_S = 0.5
+_EXIT_S = 3.0
+"""Within so long, one that was closed has ended."""
 
 
 @dataclass
@@ -83,6 +85,7 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
         self._term: _Term | None = None
         self._dispatch: _Dispatch | None = None
         self._closing = False
+        self._closed_at = 0.0
         self._trouble = ""
         self._pulse = Pulse(self._settings.namespace)
         super().__init__(app, *args, **kwargs)
@@ -106,7 +109,13 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
     # --- the clockwork ---
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
-        """One turn; gives the seconds until the next one. Never raises."""
+        """One turn; gives the seconds until the next one. Never raises, but to end what was told to end.
+
+        Beat's signal handler closes us and raises SystemExit in whatever the process is doing. If that is a
+        finalizer, Python swallows it: such a beat would tick on, without standing for election, until killed.
+        """
+        if self._closing and time.monotonic() - self._closed_at > _EXIT_S:
+            raise SystemExit
         pause = self._turn_apart()
         trouble = self._trouble or (self._leadership.trouble if self._leadership else "")
         self._pulse.tick("leader" if self._term is not None else "follower", trouble)
@@ -232,7 +241,8 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
     def close(self) -> None:
         """Resign, so that another beat goes on at once. Beat calls it twice, the first time inside its signal
         handler, while the interrupted turn may be anywhere: nothing here waits for that turn."""
-        self._closing = True
+        if not self._closing:
+            self._closing, self._closed_at = True, time.monotonic()
         if self._leadership is not None:
             self._leadership.close()
         if self._lookout is not None:

@@ -73,6 +73,18 @@ def test_a_tick_without_a_store_ends_in_a_short_pause(app: Celery) -> None:
     assert scheduler.tick() <= 1
 
 
+def test_one_that_was_closed_and_whose_exit_was_swallowed_ends_all_the_same(
+    app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Raised by a signal handler inside a finalizer, SystemExit goes no further."""
+    scheduler = Scheduler(app)
+    scheduler.close()
+    assert scheduler.tick() <= 1
+    monkeypatch.setattr("jobguard.celery.beat._EXIT_S", 0.0)
+    with pytest.raises(SystemExit):
+        scheduler.tick()
+
+
 @pytest.mark.parametrize("failure", [Unavailable("no quorum"), ZeroDivisionError("a bug")])
 def test_no_exception_leaves_a_tick(
     app: Celery, failure: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
