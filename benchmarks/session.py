@@ -6,6 +6,7 @@ Never                leaves a process behind, also after a failure or Ctrl-C
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -49,8 +50,10 @@ class Session:
     def store(self, kind: Kind, nodes: int = 3) -> Iterator[Cluster]:
         if self.plan.fresh_stores:
             os.sync()  # what others left unwritten is not this one's burden
-            with running(kind, self.new_folder(), nodes) as cluster:
+            folder = self.new_folder()
+            with running(kind, folder, nodes) as cluster:
                 yield cluster
+            shutil.rmtree(folder)  # a million keys of three nodes, in each round
             return
         if (kind, nodes) not in self._kept:
             started = running(kind, self.new_folder(), nodes)
