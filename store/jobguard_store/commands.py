@@ -7,6 +7,7 @@ Gives                what was done, in a line or two; one sentence and exit code
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -20,7 +21,7 @@ from jobguard_store.anew import REVISIONS_SKIPPED, REVISIONS_SKIPPED_MAX, Begun,
 from jobguard_store.anew import recover as begin_with
 from jobguard_store.anew import restore as begin_from
 from jobguard_store.config import NodeConfig, parse_urls
-from jobguard_store.download import download
+from jobguard_store.download import User, download
 from jobguard_store.errors import StartupError
 from jobguard_store.security import TlsFiles
 
@@ -63,8 +64,20 @@ def skip_revisions_option(help: str) -> Callable[[Function], Function]:
 @click.option("--cacert", envvar="JOBGUARD_CACERT", show_envvar=True, help="Whom to trust with https.")
 @click.option("--cert", envvar="JOBGUARD_CERT", show_envvar=True, help="Our own certificate.")
 @click.option("--key", envvar="JOBGUARD_KEY", show_envvar=True, help="Its key.")
+@click.option(
+    "--username", envvar="JOBGUARD_USERNAME", show_envvar=True, help="Root, where authentication is on."
+)
+@click.option(
+    "--password-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="JOBGUARD_PASSWORD_FILE",
+    show_envvar=True,
+    help="Holds his password, unless JOBGUARD_PASSWORD does.",
+)
 @explained
-def backup(file: Path, endpoints: str, **files: str | None) -> None:
+def backup(
+    file: Path, endpoints: str, username: str | None, password_file: Path | None, **files: str | None
+) -> None:
     """Keep all keys and leases of a running store in FILE.
 
     The store goes on meanwhile. FILE appears once it is whole: it ends with the SHA-256 of what precedes.
@@ -81,8 +94,18 @@ def backup(file: Path, endpoints: str, **files: str | None) -> None:
             bar.length = bar.pos + came + remaining
             bar.update(came)
 
-        size = download(urls, file, progress, TlsFiles(**given))
+        user = None if username is None else User(username, _password(password_file))
+        size = download(urls, file, progress, TlsFiles(**given), user)
     click.echo(f"{file}: {size} bytes, whole and durable.")
+
+
+def _password(file: Path | None) -> str:
+    if file is None:
+        return os.environ.get("JOBGUARD_PASSWORD", "")
+    try:
+        return file.read_text().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartupError(f"the password file {file} cannot be read: {error}.") from None
 
 
 @click.command()

@@ -15,14 +15,14 @@ from contextlib import closing, contextmanager
 from hashlib import sha256
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import msgspec
 
 from jobguard import wire
 from jobguard.tls import Certificates, explained
 from jobguard_store.config import address
-from jobguard_store.errors import StartupError
+from jobguard_store.errors import AuthNotEnabled, StartupError
 from jobguard_store.security import NO_TLS, TlsFiles
 from jobguard_store.storage.file import SQLITE, sync_folder
 
@@ -40,7 +40,20 @@ class _Line(msgspec.Struct):
     error: wire.StreamError | None = None
 
 
-def download(endpoints: list[str], target: Path, progress: Progress, files: TlsFiles = NO_TLS) -> int:
+class User(NamedTuple):
+    """Who asks, where authentication is on: a backup is root's."""
+
+    name: str
+    password: str
+
+
+def download(
+    endpoints: list[str],
+    target: Path,
+    progress: Progress,
+    files: TlsFiles = NO_TLS,
+    user: User | None = None,
+) -> int:
     """Its size in bytes."""
     certificates = files.dialling()
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
@@ -50,7 +63,7 @@ def download(endpoints: list[str], target: Path, progress: Progress, files: TlsF
         file = open(part, "wb", opener=_private)  # noqa: SIM115 — what comes to pass from here on removes it
     try:
         with _writing(target), file:
-            _fetch(endpoints, certificates, file, target, progress)
+            _fetch(endpoints, certificates, user, file, target, progress)
             size = file.tell()
             file.flush()
             os.fsync(file.fileno())
@@ -75,12 +88,17 @@ def _private(path: str, flags: int) -> int:
 
 
 def _fetch(
-    endpoints: list[str], certificates: Certificates, file: BinaryIO, target: Path, progress: Progress
+    endpoints: list[str],
+    certificates: Certificates,
+    user: User | None,
+    file: BinaryIO,
+    target: Path,
+    progress: Progress,
 ) -> None:
     troubles = []
     for endpoint in endpoints:
         try:
-            with closing(_asked(endpoint, certificates.context())) as answer:
+            with closing(_asked(endpoint, certificates.context(), user)) as answer:
                 for blob in _whole(answer, progress):
                     with _writing(target):
                         file.write(blob)
@@ -98,7 +116,31 @@ class _Broken(Exception):
     """The stream did not come to its end."""
 
 
-def _asked(endpoint: str, context: ssl.SSLContext) -> HTTPResponse:
+def _asked(endpoint: str, context: ssl.SSLContext, user: User | None) -> HTTPResponse:
+    headers = {}
+    if user is not None and (token := _token(endpoint, context, user)):
+        headers["authorization"] = token
+    answer = _post(endpoint, context, "/v3/maintenance/snapshot", b"{}", headers)
+    if answer.status != 200:
+        raise _Broken(_reason(answer.read()))
+    return answer
+
+
+def _token(endpoint: str, context: ssl.SSLContext, user: User) -> str:
+    """None is needed, and so none is given, where authentication is off."""
+    request = wire.encode(wire.AuthenticateRequest(name=user.name, password=user.password))
+    with closing(_post(endpoint, context, "/v3/auth/authenticate", request, {})) as answer:
+        body = answer.read()
+        if answer.status == 200:
+            return wire.decode(body, wire.AuthenticateResponse).token
+        if (reason := _reason(body)) != AuthNotEnabled.text:
+            raise _Broken(reason)
+        return ""
+
+
+def _post(
+    endpoint: str, context: ssl.SSLContext, path: str, body: bytes, headers: dict[str, str]
+) -> HTTPResponse:
     where = address(endpoint)
     connection = (
         HTTPSConnection(where.host, where.port, timeout=CONNECT_S, context=context)
@@ -107,11 +149,8 @@ def _asked(endpoint: str, context: ssl.SSLContext) -> HTTPResponse:
     )
     connection.connect()
     connection.sock.settimeout(SILENT_S)
-    connection.request("POST", "/v3/maintenance/snapshot", b"{}", {"connection": "close"})
-    answer = connection.getresponse()
-    if answer.status != 200:
-        raise _Broken(_reason(answer.read()))
-    return answer
+    connection.request("POST", path, body, {"connection": "close", **headers})
+    return connection.getresponse()
 
 
 def _reason(body: bytes) -> str:

@@ -1,13 +1,11 @@
 """Users of three nodes: known everywhere at once, and through restarts, snapshots and backups."""
 
-import base64
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.accounts import ROOT_PASSWORD, add_user, as_, disable, enable, raw, token
+from tests.accounts import PASSWORD, ROOT_PASSWORD, add_user, as_, disable, enable, raw, token
 from tests.gateway import Gateway, b64
 from tests.messages import PUT, RANGE, WATCH, create, put, range_
 from tests.processes.test_drills import flags_of, jobguard
@@ -104,7 +102,7 @@ def test_a_backup_is_roots_and_keeps_the_users(cluster: Cluster, tmp_path: Path)
         root = enable(gateway)
         add_user(gateway, root, "user", ("READWRITE", "a/", "a0"))
         as_(gateway, token(gateway, "user"), PUT, put("a/k", "v"))
-        fetch(gateway, root, tmp_path / "backup")
+        backup(gateway.url, tmp_path)
         disable(gateway, root)
     [restored] = make("jobguard", tmp_path / "restored").nodes
     flags = flags_of(restored, "name", "data-dir", "initial-cluster", "initial-advertise-peer-urls")
@@ -117,10 +115,19 @@ def test_a_backup_is_roots_and_keeps_the_users(cluster: Cluster, tmp_path: Path)
         restored.kill()
 
 
-def fetch(gateway: Gateway, root: str, target: Path) -> None:
-    with gateway.stream("/v3/maintenance/snapshot", headers=raw(root)) as stream, target.open("wb") as file:
-        while line := stream.chunk():
-            file.write(base64.b64decode(json.loads(line)["result"]["blob"]))
+def backup(url: str, folder: Path) -> None:
+    """By root, and by nobody else."""
+    password = folder / "password"
+    words = ["backup", str(folder / "backup"), "--endpoints", url]
+    assert "user name is empty" in jobguard(*words, code=1)
+    for user, known, said in (
+        ("user", PASSWORD, "permission denied"),
+        ("root", "wrong", "authentication failed"),
+        ("root", ROOT_PASSWORD, ""),
+    ):
+        password.write_text(f"{known}\n")
+        who = ["--username", user, "--password-file", str(password)]
+        assert said in jobguard(*words, *who, code=1 if said else 0)
 
 
 def asks(node: Node) -> None:
