@@ -148,7 +148,10 @@ def start_command(
     Those that have not started yet have no name, and cannot be asked who it is: they are left out.
     """
     peers = ",".join(added.peerURLs)
-    clients = ",".join(client_urls) or f"http://{_host(added.peerURLs[0])}:2379"
+    scheme = (
+        "https" if any(url.startswith("https:") for each in members for url in each.clientURLs) else "http"
+    )
+    clients = ",".join(client_urls) or f"{scheme}://{_host(added.peerURLs[0])}:2379"
     known = [(each.name, url) for each in members if each.name for url in each.peerURLs]
     together = [*known, *((name, url) for url in added.peerURLs)]
     flags = {

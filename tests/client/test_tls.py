@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from jobguard import membership, wire
 from jobguard.cli import main
 from jobguard.client import Client, shared
 from jobguard.errors import JobguardError, Unavailable
@@ -26,7 +27,6 @@ from tests.client.test_keys_and_transactions import (  # noqa: F401
     test_what_the_store_refuses_says_why,
 )
 from tests.client.test_lock import (  # noqa: F401
-    test_eight_threads_count_without_a_mistake,
     test_one_at_a_time,
     test_those_who_wait_come_in_the_order_they_came,
 )
@@ -74,6 +74,12 @@ def test_every_member_is_asked_where_it_says_it_is(client: Client) -> None:
     with client.at([url]) as elsewhere:
         elsewhere.put(client.key("k"), "v")
     assert client.get(client.key("k")) is not None
+
+
+def test_a_member_to_be_added_is_told_to_serve_as_the_others_do(client: Client) -> None:
+    added = wire.Member(peerURLs=("https://10.0.0.4:2380",))
+    command = membership.start_command(client.members(), added, "s4")
+    assert command[command.index("--advertise-client-urls") + 1] == "https://10.0.0.4:2379"
 
 
 def test_the_command_line_takes_files_and_the_environment(store: Cluster, tls: Tls) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from jobguard_store import doors
+from jobguard_store.__main__ import unexpected
 from jobguard_store.config import Address
 from jobguard_store.doors import Door, bound
 from jobguard_store.security import TlsFiles
@@ -159,6 +160,24 @@ def test_without_files_to_open_it_waits_for_some(
             assert caplog.text.count("cannot accept a connection: Too many open files") == 3
 
     run(story())
+
+
+def test_a_write_inside_tls_that_came_too_late_does_not_end_the_node() -> None:
+    """It is uvloop's own, of which it tells the loop. A RuntimeError of another kind is a bug, and does."""
+
+    class Failed:
+        failures: list[BaseException] = []
+
+        def fail(self, error: BaseException) -> None:
+            self.failures.append(error)
+
+    node: Any = Failed()
+    late = RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+    unexpected(node, {"message": "Fatal error on SSL protocol", "exception": late})
+    assert node.failures == []
+    bug = RuntimeError("dictionary changed size during iteration")
+    unexpected(node, {"message": "Fatal error on SSL protocol", "exception": bug})
+    assert node.failures == [bug]
 
 
 def test_after_a_renewal_no_session_of_before_is_resumed(tmp_path: Path) -> None:

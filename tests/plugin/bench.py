@@ -84,7 +84,8 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.keys = Keys(self.namespace)
-        self.client = Client([self.store.url], timeout=5)
+        files = {} if self.store.tls is None else self.store.tls.settings
+        self.client = Client([self.store.url], timeout=5, **files)
         self.journal_path = self.directory / "journal"
         self.journal_path.touch()
 
