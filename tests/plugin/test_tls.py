@@ -1,4 +1,4 @@
-"""Once, end to end, on stores that speak nothing but TLS, to who shows a certificate: a beat and its worker."""
+"""Once, end to end, on stores that speak nothing but TLS: a beat and its worker, who show certificates."""
 
 import json
 from collections.abc import Iterator
