@@ -38,6 +38,8 @@ def test_of_four_copies_one_runs(bench: Bench, worker: WorkerProcess, pool: str)
     assert bench.verdict(occurrence).verdict is Verdict.RAN
     until(lambda: worker.log.count(" not run: ") == 3, "three are dropped")
     assert bench.events(occurrence) == ["started", "finished"]
+    assert worker.stop() == 0
+    assert bench.advertised() == {}  # its lease went with it, at once
 
 
 @in_each_pool
