@@ -16,9 +16,12 @@ cannot find by key yet is always in memory, and is handed to its reader as well,
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
+from operator import itemgetter
 from typing import Protocol
 
 from jobguard_store.errors import Compacted, ServerStopped
@@ -123,19 +126,15 @@ class Tail:
             self.first = trimmed + 1
 
     def unindexed(self, upto: int) -> tuple[ChangeEvent, ...]:
-        """What a reader of the file at revision `upto` might miss."""
-        return tuple(
-            event
-            for revision, events in self._from(self._indexed + 1)
-            if revision <= upto
-            for event in events
+        """What a reader of the file at revision `upto` might miss. Perhaps many: none by hand."""
+        begin, end = (
+            bisect_left(self._revisions, each, key=itemgetter(0)) for each in (self._indexed + 1, upto + 1)
         )
+        return tuple(chain.from_iterable(map(itemgetter(1), islice(self._revisions, begin, end))))
 
     def since(self, revision: int) -> list[tuple[int, Sequence[ChangeEvent]]]:
+        """Few, as a rule."""
         assert revision >= self.first
-        return self._from(revision)
-
-    def _from(self, revision: int) -> list[tuple[int, Sequence[ChangeEvent]]]:
         newest: list[tuple[int, Sequence[ChangeEvent]]] = []
         for each in reversed(self._revisions):
             if each[0] < revision:
