@@ -85,7 +85,7 @@ def _redelivery(
         seen = f"the longest run seen took {max(ran.values()):.0f} s" if ran else "none of them has run yet"
         yield passed(
             "redelivery",
-            f"{setting} is {after:.0f} s; {len(late)} jobs acknowledge late, {seen}"
+            f"{setting} is {after:.0f} s; jobs that acknowledge late: {len(late)}, {seen}"
             if late
             else f"{setting} is {after:.0f} s, and no job acknowledges late",
         )

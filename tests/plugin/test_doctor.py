@@ -173,7 +173,7 @@ def test_the_command_without_an_app_says_what_it_did_not_see(bench: Bench) -> No
             {"result_backend_transport_options": {"visibility_timeout": 200}},
             *("redelivery", "warn", "after 200 s"),
         ),
-        ({}, "redelivery", "pass", "visibility_timeout is 3600 s; 1 jobs acknowledge late"),
+        ({}, "redelivery", "pass", "visibility_timeout is 3600 s; jobs that acknowledge late: 1"),
         ({}, "schedulers", "pass", "no other scheduler"),
         ({}, "workers", "warn", "no worker answers"),
     ],
