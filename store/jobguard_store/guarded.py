@@ -6,7 +6,8 @@ Gives                what the node gives; InvalidAuthToken, UserEmpty or Permiss
 Never                lets a write into the log as anybody else's than the caller's
 
 A write is permitted at its turn in the log, by the users as they are there: all members decide alike, and no
-change of a permission is overtaken. A read is permitted at its read point, by what this member has applied.
+change of a permission is overtaken. A read is permitted at its read point, by what this member has applied;
+and so is what is root's, whose entries do not all say who asked.
 So a change that was acknowledged before a request came counts for it, whichever member it came to.
 """
 
@@ -26,7 +27,7 @@ from jobguard_store.errors import (
     StoreError,
     UserEmpty,
 )
-from jobguard_store.machine.auth import Auth, Role, User
+from jobguard_store.machine.auth import Auth, Role, User, is_roots
 from jobguard_store.machine.commands import ANONYMOUS, Access, Caller, Command, Range, Txn
 from jobguard_store.machine.permissions import Need, lease_needs, needs
 from jobguard_store.node import Node
@@ -100,15 +101,22 @@ class Guarded(Node):
         if self._auth.enabled:
             self._auth.allow_root(caller)
 
+    async def _require_root(self) -> None:
+        """By all that was acknowledged until now."""
+        await self.read_barrier()
+        self.require_root()
+
     # --- keys -------------------------------------------------------------------------------------
 
     def propose(self, command: Command) -> Coroutine[Any, Any, Answer]:
-        if self._asked:
+        if self._asked or is_roots(command):
             return self._propose_signed(command)
         return self._propose(command, ANONYMOUS)
 
     async def _propose_signed(self, command: Command) -> Answer:
-        if self._spelled is None:
+        if is_roots(command):
+            await self._require_root()
+        elif self._spelled is None:
             await self.read_barrier()  # authentication may be off by now, and this member the last to hear so
         for _ in range(_TRIES):
             if not self._auth.enabled:
@@ -209,26 +217,28 @@ class Guarded(Node):
         self.require_root()
         await super().give_space_back()
 
-    def backup(self) -> AsyncGenerator[Part]:
-        self.require_root()
-        return super().backup()
+    async def backup(self) -> AsyncGenerator[Part]:
+        await self._require_root()
+        async with contextlib.aclosing(super().backup()) as parts:
+            async for part in parts:
+                yield part
 
     async def hash_kv(self, revision: int) -> Hash:
         self.require_root()
         return await super().hash_kv(revision)
 
     async def add_member(self, peer_urls: tuple[str, ...], *, is_learner: bool) -> int:
-        self.require_root()
+        await self._require_root()
         return await super().add_member(peer_urls, is_learner=is_learner)
 
     async def promote_member(self, member: int) -> None:
-        self.require_root()
+        await self._require_root()
         await super().promote_member(member)
 
     async def remove_member(self, member: int) -> None:
-        self.require_root()
+        await self._require_root()
         await super().remove_member(member)
 
     async def move_member(self, member: int, peer_urls: tuple[str, ...]) -> None:
-        self.require_root()
+        await self._require_root()
         await super().move_member(member, peer_urls)

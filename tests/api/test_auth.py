@@ -1,13 +1,14 @@
 """Who may do what, call by call, while authentication is on; tokens, and what ends them."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from jobguard_store import guarded, passwords, tokens
 from jobguard_store.guarded import Guarded
+from jobguard_store.machine.auth import Auth
 from jobguard_store.machine.commands import Caller, ChangePassword
 from jobguard_store.node import Node
 from tests.accounts import PASSWORD, ROOT_PASSWORD, add_user, as_, bearer, enabled, raw, token
@@ -133,6 +134,52 @@ def test_a_node_knows_no_call_that_goes_past_its_guard() -> None:
     offered = {name for name in vars(Node) if not name.startswith("_")}
     assert offered - anybodys == {name for name in vars(Guarded) if not name.startswith("_")} - {"arrive"}
     assert "_watch" in vars(Guarded)
+
+
+@pytest.fixture
+def behind(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> Callable[[Auth], None]:
+    """Makes the node one that knows older users, until it asks what is acknowledged by now."""
+
+    def be_behind(older: Auth) -> None:
+        machine, read_barrier = inside.node._replica.machine, Node.read_barrier
+        newest, machine.auth = machine.auth, older
+
+        async def catch_up(self: Node) -> None:
+            if machine.auth is older:
+                machine.auth = newest
+            await read_barrier(self)
+
+        monkeypatch.setattr(Node, "read_barrier", catch_up)
+
+    return be_behind
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (COMPACTION, {"revision": 1}),
+        ("/v3/maintenance/alarm", {"action": "ACTIVATE", "alarm": "NOSPACE"}),
+        ("/v3/maintenance/alarm", {"action": "DEACTIVATE", "alarm": "NOSPACE"}),
+        ("/v3/maintenance/snapshot", {}),
+        (MEMBER + "add", {"peerURLs": ["http://127.0.0.1:1"]}),
+        (MEMBER + "remove", {"ID": 1}),
+        (MEMBER + "update", {"ID": 1, "peerURLs": ["http://127.0.0.1:1"]}),
+        (MEMBER + "promote", {"ID": 1}),
+        ("/v3/auth/user/add", {"name": "x"}),
+        ("/v3/auth/user/list", {}),
+    ],
+    ids=lambda each: str(each),
+)
+def test_a_member_that_is_behind_asks_what_is_roots_by_what_was_acknowledged(
+    gateway: Gateway, inside: Inside, root: str, path: str, message: Any, behind: Callable[[Auth], None]
+) -> None:
+    """There authentication was enabled, or root's password changed since his token was stolen."""
+    before = inside.see(lambda: inside.node._replica.machine.auth)
+    behind(Auth(False, before.revision, before.users, before.roles))
+    assert gateway.post(path, message).error == ANONYMOUS
+    as_(gateway, root, "/v3/auth/user/changepw", {"name": "root", "password": ROOT_PASSWORD})
+    behind(before)
+    assert gateway.post(path, message, headers=raw(root)).error == UNAUTHENTICATED
 
 
 # --- leases -----------------------------------------------------------------------------------------

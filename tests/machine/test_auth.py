@@ -221,7 +221,7 @@ def stocked(guarded: Started) -> Started:
     """Keys that the worker may write on lease 1, one that it may not on lease 2, one to be written unread."""
     guarded.do(GrantPermission("worker", W, b"write only"), root(guarded))
     for lease, key in ((1, b"a/leased"), (2, b"c/leased")):
-        guarded.do(GrantLease(lease, 60))
+        guarded.do(GrantLease(lease, 60), root(guarded))
         guarded.do(Put(key, lease=lease), root(guarded))
     return guarded
 
@@ -241,7 +241,7 @@ def test_what_no_role_permits_is_not_done_but_by_root(stocked: Started, command:
 @pytest.mark.parametrize("command", [*DENIED, *PERMITTED], ids=repr)
 def test_a_client_without_a_token_changes_nothing(stocked: Started, command: Command) -> None:
     """But for what leaders propose unasked; a client's is refused before it comes to the log."""
-    if isinstance(command, Compact | RaiseAlarm | GrantLease):
+    if isinstance(command, Compact | RaiseAlarm):
         stocked.do(command)
     else:
         assert stocked.refusal(command) is UserEmpty
@@ -258,6 +258,7 @@ def test_what_was_permitted_on_the_way_in_is_asked_again(guarded: Started) -> No
     guarded.do(RevokeRole("worker", "worker"), root(guarded))
     assert guarded.refusal(Put(b"a/k"), then) is AuthRevisionOld
     assert guarded.refusal(Put(b"a/k"), worker(guarded)) is PermissionDenied
+    assert guarded.refusal(GrantLease(1, 60), then) is AuthRevisionOld, "his password may be another"
 
 
 def test_with_authentication_off_nobody_asks_who_it_is(guarded: Started) -> None:

@@ -9,7 +9,7 @@ A value: every change makes another one. Whoever has seen one knows by its ident
 """
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, assert_never, get_args
 
 import msgspec
 
@@ -65,6 +65,14 @@ if TYPE_CHECKING:
 
 ROOT = "root"
 """The user without whom authentication cannot be on, and the role that may do everything."""
+
+
+def is_roots(command: Command) -> bool:
+    """Whether nobody else may ask for it while authentication is on."""
+    return type(command) in _ROOTS
+
+
+_ROOTS = frozenset((Compact, RaiseAlarm, LowerAlarm, *get_args(AuthCommand)))
 
 
 class User(msgspec.Struct, frozen=True, gc=False):
@@ -147,23 +155,28 @@ class Auth:
             case Compact() | RaiseAlarm() | LowerAlarm():
                 if caller != ANONYMOUS:
                     self.allow_root(caller)
-            case Range() | Put() | DeleteRange() | Txn() | GrantLease() | RevokeLease():
+            case GrantLease() | RevokeLease():
+                self._require_current(caller)
+                self.allow(caller, needs(command, leases))
+            case Range() | Put() | DeleteRange() | Txn():
                 self.allow(caller, needs(command, leases))
             case _:
                 self.allow_root(caller)
 
     def allow(self, caller: Caller, needed: Iterable[Need]) -> None:
-        """Raises UserEmpty, AuthRevisionOld, PermissionDenied."""
+        """Who needs nothing need not be anybody. Raises UserEmpty, AuthRevisionOld, PermissionDenied."""
         for need in needed:
-            self._allow(caller, need)
+            self._require_current(caller)
+            if self.is_root(caller.user):
+                return
+            if not self.rights(caller.user).cover(need):
+                raise PermissionDenied
 
-    def _allow(self, caller: Caller, need: Need) -> None:
+    def _require_current(self, caller: Caller) -> None:
         if not caller.user:
             raise UserEmpty
         if caller.auth_revision < self.revision:
             raise AuthRevisionOld
-        if not self.is_root(caller.user) and not self.rights(caller.user).cover(need):
-            raise PermissionDenied
 
     def allow_root(self, caller: Caller) -> None:
         """Raises UserEmpty, PermissionDenied."""
