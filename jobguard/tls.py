@@ -8,16 +8,56 @@ Never                touches a connection there is, or gives up what works for w
 Whoever renews certificates writes files and tells nobody. So they are looked at before each connection, which
 costs a stat each, and read when one of them is another. A certificate and its key are two files, and between
 the two writes they do not belong together: then what was in use stays, with one line in the log.
+
+A process is not forked in the middle of a handshake: of another thread's the child would inherit OpenSSL's
+locks, held by nobody, and hang in its own first one. One in two thousand did, of a parent that dialled on.
 """
 
 import logging
 import os
 import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 log = logging.getLogger("jobguard.tls")
 
 Path = str | os.PathLike[str]
+
+
+FORK_PATIENCE_S = 0.5
+"""A fork waits no longer: what takes so long waits for the network, and holds no lock of OpenSSL's."""
+
+_under_way = 0
+_changed = threading.Condition()
+
+
+@contextmanager
+def handshake() -> Iterator[None]:
+    """Around a handshake, or the reading of what it needs."""
+    global _under_way
+    with _changed:
+        _under_way += 1
+    try:
+        yield
+    finally:
+        with _changed:
+            _under_way = max(_under_way - 1, 0)
+            _changed.notify_all()
+
+
+def _before_fork() -> None:
+    _changed.acquire()  # and none begins before the fork is over
+    _changed.wait_for(lambda: _under_way == 0, FORK_PATIENCE_S)
+
+
+def _in_child() -> None:
+    global _under_way, _changed
+    _under_way, _changed = 0, threading.Condition()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=lambda: _changed.release(), after_in_child=_in_child)
 
 
 class Unusable(ValueError):
@@ -54,7 +94,8 @@ class Certificates:
         if seen != self._seen:
             self._seen = seen
             try:
-                self._context = self._load()
+                with handshake():
+                    self._context = self._load()
             except Unusable as error:
                 log.warning("%s: what was read before stays in use", error)
             else:

@@ -15,6 +15,7 @@ import socket as sockets
 import ssl
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 from weakref import WeakSet
@@ -24,7 +25,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import parse_url
 
 from jobguard.errors import ConfigurationError
-from jobguard.tls import Certificates, explained, refused_us
+from jobguard.tls import Certificates, explained, handshake, refused_us
 
 HEAD_BYTES_MAX = 64 * 1024
 """A head longer than this is not the gateway's."""
@@ -124,7 +125,8 @@ class Connection:
         self._heard = False
         self.reusable = True
         try:
-            self._dialled.connect()
+            with handshake() if endpoint.tls else nullcontext():
+                self._dialled.connect()
         except ssl.SSLError as error:
             self._dialled.close()
             raise NotConnected(self._no_tls(error)) from error

@@ -6,6 +6,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import trustme
 
 from jobguard.client import Client
 from jobguard.errors import ConfigurationError
-from jobguard.tls import Certificates, Unusable
+from jobguard.tls import Certificates, Unusable, handshake
 from tests.certificates import Authority, Pair
+from tests.client.test_fork import in_child
 
 
 @pytest.fixture
@@ -72,6 +74,53 @@ def test_between_the_two_files_of_a_renewal_the_old_pair_is_in_use(
     os.replace(renewed.key, pair.key)
     assert shown(certificates.context(), authority) != before
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+
+
+def test_a_fork_waits_for_the_handshakes_that_other_threads_are_in() -> None:
+    """One child in two thousand hung for ever on a lock of OpenSSL's that nobody held any more."""
+    begun, ended = threading.Event(), threading.Event()
+
+    def shake_hands() -> None:
+        with handshake():
+            begun.set()
+            time.sleep(0.1)
+            ended.set()
+
+    thread = threading.Thread(target=shake_hands)
+    thread.start()
+    assert begun.wait(5)
+
+    def work() -> None:
+        assert ended.is_set()
+        with handshake():
+            pass
+
+    in_child(work)
+    thread.join()
+
+
+def test_a_fork_waits_for_no_handshake_that_takes_long() -> None:
+    """It waits for the network then, and holds nothing."""
+    begun, over = threading.Event(), threading.Event()
+
+    def shake_hands() -> None:
+        with handshake():
+            begun.set()
+            over.wait(10)
+
+    thread = threading.Thread(target=shake_hands)
+    thread.start()
+    assert begun.wait(5)
+
+    def work() -> None:
+        assert not over.is_set()
+        with handshake():
+            pass
+
+    in_child(work)
+    over.set()
+    thread.join()
+    in_child(lambda: None)
 
 
 def test_files_that_are_gone_for_a_moment_change_nothing(
