@@ -89,6 +89,7 @@ class Applier:
         """A state took the place of all entries up to its last."""
         since = self._machine.revision
         self._machine.become(machine)
+        self._tokens.skipped()
         self._watchers.skipped_to(machine.revision, since)
         self._proposals.skipped()
         self._reconfiguring.skipped()

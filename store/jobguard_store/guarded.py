@@ -143,6 +143,7 @@ class Guarded(Node):
         """Asked again before anything is handed out, once users or roles have changed."""
         seen: Auth = self._auth
         caller = self._caller()
+        password = seen.password(caller.user)
         need = (Access.READ, interest.key, interest.range_end)
 
         def check() -> None:
@@ -150,6 +151,8 @@ class Guarded(Node):
             if seen is not self._auth:
                 seen = self._auth
                 if seen.enabled:
+                    if seen.password(caller.user) != password:  # its token ended, were it asked for
+                        raise InvalidAuthToken
                     seen.allow(Caller(caller.user, seen.revision), [need])
 
         if seen.enabled:

@@ -7,7 +7,7 @@ Never                holds a token, only its digest; outlives the process
 
 A token is good for five minutes after it was used at this member, and only while its user's password is the
 one he came by. So who is deleted, or changes it, has none any more. Members that adopt a state in place of
-entries know none that was made in those: their callers authenticate again.
+entries know none, neither what was made in those nor what ended: their callers authenticate again.
 """
 
 from __future__ import annotations
@@ -73,7 +73,11 @@ class Tokens:
             self._held.clear()
         elif isinstance(result, Authenticated):
             self._forget_the_old(now)
-            self._held[result.token] = _Held(result.user, auth.users[result.user].password, now)
+            self._held[result.token] = _Held(result.user, auth.password(result.user), now)
+
+    def skipped(self) -> None:
+        """A state took the place of entries, which may have ended all tokens."""
+        self._held.clear()
 
     def user(self, token: Token, now: float) -> str | None:
         """Whose it is, and five minutes more for it; None if it is not good, or not yet known."""
@@ -81,8 +85,7 @@ class Tokens:
         held = self._held.get(digest(token.secret))
         if held is None:
             return None
-        user = self._machine.auth.users.get(held.user)
-        if user is None or user.password != held.password:
+        if held.password is None or self._machine.auth.password(held.user) != held.password:
             return None
         held.used = now
         self._held.move_to_end(digest(token.secret))

@@ -247,6 +247,22 @@ def test_a_watcher_sees_nothing_after_its_user_lost_the_right(
         eventually(lambda: inside.watchers() == 0)
 
 
+@pytest.mark.parametrize("end", ["changepw", "delete"])
+def test_a_watcher_ends_with_the_password_its_token_was_given_for(
+    gateway: Gateway, root: str, user: str, end: str
+) -> None:
+    """Who took a token must not go on watching with it; nor who was deleted, as whoever has his name now."""
+    with gateway.stream(WATCH, create("a/", "a0"), headers=raw(user)) as stream:
+        stream.result()
+        as_(gateway, root, f"/v3/auth/user/{end}", {"name": "user", "password": "another"})
+        if end == "delete":
+            as_(gateway, root, "/v3/auth/user/add", {"name": "user", "password": PASSWORD})
+            as_(gateway, root, "/v3/auth/user/grant", {"user": "user", "role": "user"})
+        as_(gateway, root, PUT, put("a/1"))
+        last = stream.result()
+        assert (last["canceled"], last["cancel_reason"]) == (True, NOT_PERMITTED)
+
+
 def test_a_watcher_from_before_there_was_authentication_has_to_be_somebodys(gateway: Gateway) -> None:
     with gateway.stream(WATCH, create("a/", "a0"), more=True) as stream:
         stream.result()

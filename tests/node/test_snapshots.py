@@ -10,8 +10,18 @@ from typing import Any
 import pytest
 
 from jobguard_store import arrivals, departures
-from jobguard_store.errors import Compacted, OutcomeUnknown
-from jobguard_store.machine.commands import Compact, DeleteRange, GrantLease, Put
+from jobguard_store.errors import Compacted, InvalidAuthToken, OutcomeUnknown
+from jobguard_store.guarded import Guarded
+from jobguard_store.machine.commands import (
+    AddUser,
+    Compact,
+    DeleteRange,
+    DisableAuth,
+    EnableAuth,
+    GrantLease,
+    GrantRole,
+    Put,
+)
 from jobguard_store.machine.keyspace import Keyspace
 from jobguard_store.node import Node, Subscription
 from jobguard_store.raft.messages import AppendReply
@@ -192,6 +202,31 @@ async def keys(watch: Subscription, count: int) -> list[str]:
         batch = await soon(anext(watch))
         seen += [event.record.key.decode() for event in batch.events]
     return seen
+
+
+def test_a_token_that_ended_in_skipped_entries_has_ended_there(tmp_path: Path) -> None:
+    """Authentication was off in between, and is on again: user and password are the same."""
+
+    async def story() -> None:
+        async with members(tmp_path, snapshot_count=COUNT) as three:
+            follower = (await three.followers())[0]
+            leader = three[await three.leader()]
+            for command in (AddUser("root", await leader.hash_password("x")), GrantRole("root", "root")):
+                await leader.propose(command)
+            await leader.propose(EnableAuth())
+            token = await soon(leader.authenticate("root", "x"))
+            await agree(three)
+            root, on_the_follower = Guarded(leader, str(token)), Guarded(three[follower], str(token))
+            await get(on_the_follower, "w/0")
+            async with deaf(three, follower):
+                await soon(root.propose(DisableAuth()))
+            await eventually(lambda: generation(three, follower), "the state")
+            await soon(leader.propose(EnableAuth()))
+            await agree(three)
+            with pytest.raises(InvalidAuthToken):
+                await get(on_the_follower, "w/0")
+
+    run(story())
 
 
 def test_whoever_watches_what_is_compacted_meanwhile_is_told(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ class WatchStream:
                 )
             )
             await self._end(watcher)
-        except (PermissionDenied, UserEmpty):
+        except (InvalidAuthToken, PermissionDenied, UserEmpty):
             await self._send_about(watcher.watch_id, canceled=True, cancel_reason=NOT_PERMITTED)
             await self._end(watcher)
 

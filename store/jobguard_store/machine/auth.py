@@ -130,6 +130,11 @@ class Auth:
         found = self.users.get(user)
         return found is not None and ROOT in found.roles
 
+    def password(self, user: str) -> bytes | None:
+        """Its hash; None for one who has none, or does not exist."""
+        found = self.users.get(user)
+        return None if found is None else found.password
+
     def rights(self, user: str) -> Rights:
         """All that his roles permit; nothing for one who does not exist."""
         if user not in self._rights:
