@@ -68,7 +68,7 @@ fuzz: $(READY)
 	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 parity: $(READY)
-	@JOBGUARD_TEST_FACTOR=$(TIMES) $(if $(SEED),JOBGUARD_TEST_SEED=$(SEED)) $(BIN)/python -m pytest tests/parity/test_generated.py tests/parity/test_concurrent.py --timeout 0 $(ARGS)
+	@JOBGUARD_TEST_FACTOR=$(TIMES) $(if $(SEED),JOBGUARD_TEST_SEED=$(SEED)) $(BIN)/python -m pytest tests/parity/test_generated.py tests/parity/test_concurrent.py tests/parity/test_streams.py --timeout 0 $(ARGS)
 
 check: $(READY)
 	@$(BIN)/ruff format --check .

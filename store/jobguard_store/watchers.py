@@ -257,6 +257,8 @@ class Subscription:
         events: list[ChangeEvent] = []
         for revision, changes in revisions:
             selected = self.interest.select(changes)
+            if revision <= history.compact_revision:  # what was before is gone, though it is still in memory
+                selected = [ChangeEvent(event.record, None) for event in selected]
             if events and len(events) + len(selected) > BATCH_EVENTS:
                 return WatchBatch(history.revision, events)
             events += selected

@@ -147,7 +147,7 @@ class _Watcher:
     last_revision: int = 0
 
 
-def _forgotten(event: Any, compacted: int) -> bool:
+def forgotten(event: Any, compacted: int) -> bool:
     """A deletion at exactly the compacted revision: a watch from there should see it, etcd 3.5.1 does not
     (later releases do), so no sequence may depend on it."""
     return event.get("type") == "DELETE" and int(event["kv"]["mod_revision"]) == compacted
@@ -219,7 +219,7 @@ class _Replay:
             assert revisions[0] > watcher.last_revision, f"a revision came twice or in two parts: {message}"
             watcher.last_revision = revisions[-1]
         watcher.seen.extend(
-            event for event in message.pop("events", ()) if not _forgotten(event, watcher.compacted)
+            event for event in message.pop("events", ()) if not forgotten(event, watcher.compacted)
         )
         if message.get("canceled"):
             watcher.open = False

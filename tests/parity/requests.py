@@ -34,7 +34,7 @@ LEASES = [11, 12]
 UNKNOWN_LEASE = 99
 
 
-def _weighted(*choices: tuple[int, st.SearchStrategy[Any]]) -> st.SearchStrategy[Any]:
+def weighted(*choices: tuple[int, st.SearchStrategy[Any]]) -> st.SearchStrategy[Any]:
     """One of the strategies, by weight (one_of merges equal ones)."""
     return st.sampled_from([strategy for weight, strategy in choices for _ in range(weight)]).flatmap(
         lambda chosen: chosen
@@ -59,7 +59,7 @@ value = st.sampled_from([b64(value) for value in VALUES])
 range_end = st.sampled_from([None] * 5 + [b64(end) for end in [*KEYS, b"b\0", b"e"]])
 flag = _often(None, True)
 revision = st.integers(-2, 14).map(At)
-maybe_revision = _weighted((3, st.none()), (1, revision))
+maybe_revision = weighted((3, st.none()), (1, revision))
 lease = _often(None, *LEASES, UNKNOWN_LEASE)
 
 put = _message(
@@ -71,7 +71,7 @@ put = _message(
     ignore_lease=st.sampled_from([None] * 9 + [True]),
 )
 # With ignore_value no value may be given: most of those would only ever be refused.
-put = _weighted(
+put = weighted(
     (1, put), (2, put.map(lambda message: {**message, "value": ""} if "ignore_value" in message else message))
 )
 delete = _message(key=maybe_no_key, range_end=range_end, prev_kv=flag)
@@ -120,10 +120,10 @@ def _compare(draw: st.DrawFn) -> dict[str, Any]:
     return draw(
         _message(
             key=maybe_no_key,
-            range_end=_weighted((2, st.none()), (1, range_end)),
+            range_end=weighted((2, st.none()), (1, range_end)),
             target=st.just(target),
             result=st.sampled_from(["EQUAL", "GREATER", "LESS", "NOT_EQUAL", None]),
-            **{field: _weighted((5, operand), (1, st.none()))},
+            **{field: weighted((5, operand), (1, st.none()))},
         )
     )
 
@@ -135,19 +135,19 @@ def _txn(depth: int) -> st.SearchStrategy[dict[str, Any]]:
     op = st.one_of(
         *(strategy.map(lambda message, kind=kind: {kind: message}) for kind, strategy in kinds.items())
     )
-    ops = st.lists(_weighted((40, op), (1, st.just({}))), max_size=3)
+    ops = st.lists(weighted((40, op), (1, st.just({}))), max_size=3)
     reads = st.lists(range_.map(lambda message: {"request_range": message}), max_size=2)
     compare = st.lists(_compare(), max_size=2)
-    return _weighted(
+    return weighted(
         (3, st.fixed_dictionaries({"compare": compare, "success": ops, "failure": ops})),
         (1, st.fixed_dictionaries({"compare": compare, "success": reads, "failure": reads})),
     )
 
 
 watch = _message(
-    key=_weighted((9, key), (1, st.none())),
+    key=weighted((9, key), (1, st.none())),
     range_end=range_end,
-    start_revision=_weighted((1, st.none()), (2, st.integers(-1, 12).map(At))),
+    start_revision=weighted((1, st.none()), (2, st.integers(-1, 12).map(At))),
     prev_kv=flag,
     filters=_often(None, ["NOPUT"], ["NODELETE"], [1]),
     fragment=flag,
@@ -182,7 +182,7 @@ _downgrade = _downgrade.filter(
 
 
 def _keys_and_values(depth: int) -> st.SearchStrategy[Call]:
-    return _weighted(
+    return weighted(
         (5, _call("/v3/kv/put", put)),
         (4, _call("/v3/kv/range", range_)),
         (2, _call("/v3/kv/deleterange", delete)),
@@ -190,7 +190,7 @@ def _keys_and_values(depth: int) -> st.SearchStrategy[Call]:
     )
 
 
-leases = _weighted(
+leases = weighted(
     (2, _call("/v3/lease/grant", _message(ID=st.sampled_from(LEASES), TTL=st.sampled_from([600, 900])))),
     (1, _either("/v3/lease/revoke", "/v3/kv/lease/revoke", message=_message(ID=lease_id))),
     (
@@ -203,7 +203,7 @@ leases = _weighted(
 compaction = _call(
     "/v3/kv/compaction", _message(revision=st.integers(-1, 12).map(At), physical=st.just(True))
 )
-recipes = _weighted(
+recipes = weighted(
     (1, _call("/v3/lock/lock", contender)),
     (1, _call("/v3/lock/unlock", leader.map(lambda held: {"key": held["key"]}))),
     (2, _call("/v3/election/campaign", st.tuples(contender, value).map(lambda c: {**c[0], "value": c[1]}))),
@@ -211,7 +211,7 @@ recipes = _weighted(
     (1, _call("/v3/election/resign", led)),
     (1, _call("/v3/election/leader", contender.map(lambda drawn: {"name": drawn["name"]}))),
 )
-upkeep = _weighted(
+upkeep = weighted(
     (1, _call("/v3/cluster/member/list", _message(linearizable=flag))),
     (1, _call("/v3/cluster/member/remove", _message(ID=st.sampled_from([None, 5, "7"])))),
     (1, _call("/v3/cluster/member/promote", _message(ID=st.sampled_from([None, 5, "7"])))),
@@ -349,7 +349,7 @@ _elsewhere = st.builds(
 
 def _worded(calls: st.SearchStrategy[Call]) -> st.SearchStrategy[Call]:
     """Calls, one in four of them in other words."""
-    return _weighted(
+    return weighted(
         (18, calls),
         (1, calls.map(lambda call: replace(call, message=_renamed(call.message)))),
         (2, _odd(calls)),
@@ -365,7 +365,7 @@ def _worded(calls: st.SearchStrategy[Call]) -> st.SearchStrategy[Call]:
     )
 
 
-call = _weighted(
+call = weighted(
     (13, _worded(_keys_and_values(depth=2))),
     (4, _worded(leases)),
     (1, _worded(compaction)),
@@ -380,7 +380,7 @@ call = _weighted(
 def _alarmed(draw: st.DrawFn) -> list[Step]:
     """Some calls under an alarm."""
     alarm = {"memberID": 42, "alarm": draw(st.sampled_from(["NOSPACE", "CORRUPT", 1, 2]))}
-    under = draw(st.lists(_weighted((4, _keys_and_values(depth=0)), (2, leases), (1, recipes)), max_size=8))
+    under = draw(st.lists(weighted((4, _keys_and_values(depth=0)), (2, leases), (1, recipes)), max_size=8))
     path = "/v3/maintenance/alarm"
     asked = draw(
         st.lists(_message(action=st.just("GET"), alarm=_often(None, "NOSPACE", "CORRUPT")), max_size=1)
@@ -393,7 +393,7 @@ def _alarmed(draw: st.DrawFn) -> list[Step]:
     ]
 
 
-steps: st.SearchStrategy[list[Step]] = _weighted(
+steps: st.SearchStrategy[list[Step]] = weighted(
     (60, call.map(lambda drawn: [drawn])), (1, watch.map(lambda drawn: [Watch(drawn)])), (1, _alarmed())
 )
 
@@ -441,4 +441,7 @@ crowd: st.SearchStrategy[list[list[Call]]] = st.lists(
     min_size=2,
     max_size=5,
 )
+writes = weighted(
+    (3, _call("/v3/kv/put", put)), (2, _call("/v3/kv/deleterange", delete)), (2, _call("/v3/kv/txn", _txn(1)))
+).map(lambda call: replace(call, message=_whenever(call.message)))
 BEFORE_THE_CROWD: list[Step] = [Call("/v3/lease/grant", {"ID": 12, "TTL": 600}), *_SEEDED]

@@ -469,6 +469,17 @@ def prev_kv_is_the_pair_before(gateway: Gateway, base: int) -> Iterator[Any]:
 
 
 @probe
+def what_was_before_the_compacted_revision_is_gone(gateway: Gateway, base: int) -> Iterator[Any]:
+    for value in "123":
+        gateway.put("k", value)
+    gateway.ok(COMPACTION, {"revision": base + 3})
+    gateway.put("k", "4")
+    with gateway.stream(WATCH, create("k", start_revision=base + 3, prev_kv=True)) as stream:
+        stream.result()
+        yield next(iter(stream.result()["events"]))
+
+
+@probe
 def cancel_answers_only_what_exists(gateway: Gateway, base: int) -> Iterator[Any]:
     with gateway.stream(WATCH, create("a"), create("b"), cancel(9), cancel(1), cancel(1)) as stream:
         yield [stream.result() for _ in range(3)]

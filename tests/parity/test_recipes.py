@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from tests.gateway import Gateway, b64
+from tests.gateway import Gateway, b64, unb64
 from tests.parity.replay import empty, relative, settle
 from tests.stores import eventually
 
@@ -75,6 +75,21 @@ def test_waiting_and_observing_are_answered_as_etcd_does(oracle: Gateway, ours: 
             gateway.ok(UNLOCK, {"key": key})
             lines.append(relative(json.loads(waiter.chunk()), base))
             lines.append(relative(observer.result()["kv"], base))
+        return lines
+
+    assert told(ours) == told(oracle)
+
+
+def test_who_brings_no_lease_is_given_one_for_a_minute(oracle: Gateway, ours: Gateway) -> None:
+    def told(gateway: Gateway) -> list[Any]:
+        base = empty(gateway)
+        lines = []
+        for path, part in ((LOCK, "key"), (ELECTION + "campaign", "leader")):
+            answer = gateway.ok(path, {"name": b64("L" if part == "key" else "e")})
+            key = unb64(answer[part] if part == "key" else answer[part]["key"]).decode()
+            lease = gateway.ok("/v3/lease/timetolive", {"ID": str(int(key.split("/")[1], 16)), "keys": True})
+            lines.append((key.split("/")[0], lease["grantedTTL"], unb64(lease["keys"][0]).decode() == key))
+            lines.append(int(answer["header"]["revision"]) - base)
         return lines
 
     assert told(ours) == told(oracle)
