@@ -202,7 +202,7 @@ class Connection:
 
     def _ask(self, request: bytes, deadline: float) -> _Head:
         self._socket.settimeout(_left(deadline))
-        self._socket.sendall(request)
+        self._send(request)
         while (end := self._buffer.find(b"\r\n\r\n")) < 0:
             if len(self._buffer) > HEAD_BYTES_MAX:
                 raise ValueError("the answer is not HTTP")
@@ -210,6 +210,14 @@ class Connection:
         head = _read_head(bytes(self._buffer[:end]))
         del self._buffer[: end + 4]
         return head
+
+    def _send(self, request: bytes) -> None:
+        try:
+            self._socket.sendall(request)
+        except OSError:
+            if isinstance(self._socket, ssl.SSLSocket) and not self._heard:
+                self._socket.recv(1)  # what it has against our certificate came before it closed
+            raise
 
     def _body(self, head: _Head, deadline: float) -> bytes:
         if head.chunked:

@@ -149,7 +149,12 @@ def _post(
     )
     connection.connect()
     connection.sock.settimeout(SILENT_S)
-    connection.request("POST", path, body, {"connection": "close", **headers})
+    try:
+        connection.request("POST", path, body, {"connection": "close", **headers})
+    except OSError:
+        if where.tls:
+            connection.sock.recv(1)  # what it has against our certificate came before it closed
+        raise
     return connection.getresponse()
 
 
