@@ -281,7 +281,7 @@ class Trouble:
         return "restart broker"
 
     def _kill_store_leader(self) -> str:
-        if any(node.process is None for node in self.store.nodes):
+        if not all(node.process is not None and node.healthy() for node in self.store.nodes):
             return "store is short of a node"
         leader = leader_of(self.store.nodes)
         leader.kill()
