@@ -3,9 +3,13 @@
 What may differ, and so is not drawn, stands in decision 0025: where later releases are stricter than 3.5.1.
 """
 
+import json
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
@@ -66,6 +70,46 @@ def test_without_users_nobody_is_let_believe_to_be_protected(stores: tuple[Gatew
     assert found == heard(stores[1])
     assert [status for status, _ in found[1:4]] == [400, 200, 400]
     assert found[len(AUTH)][0] == 401
+
+
+def test_of_several_tokens_the_same_counts(stores: tuple[Gateway, Gateway]) -> None:
+    """What a proxy adds, or a library spells as gRPC's metadata."""
+    heard = []
+    for gateway in stores:
+        root = enable(gateway)
+        try:
+            spelled = [
+                [(name, value.format(root)) for name, value in headers]
+                for headers in (
+                    [("Authorization", "{}"), ("Authorization", "made.1")],
+                    [("Authorization", "made.1"), ("Authorization", "{}")],
+                    [("Grpc-Metadata-Token", "{}"), ("Authorization", "made.1")],
+                    [("Authorization", "{}"), ("Grpc-Metadata-Token", "made.1")],
+                    [("Grpc-Metadata-Authorization", "{}")],
+                    [("authorization", "{}  ")],
+                    [("Authorization", "")],
+                    [("Authorization", ""), ("Authorization", "{}")],
+                    [("Authorization", "bearer {}")],
+                    [("Token", "{}")],
+                )
+            ]
+            heard.append([_status(gateway, headers) for headers in spelled])
+        finally:
+            disable(gateway, token(gateway, "root", ROOT_PASSWORD))
+    assert heard[0] == heard[1] == [200, 401, 200, 401, 200, 200, 401, 401, 401, 400]
+
+
+def _status(gateway: Gateway, headers: list[tuple[str, str]]) -> int:
+    """Of a range, asked for with headers that may be there twice."""
+    address = urlsplit(gateway.url)
+    with closing(HTTPConnection(address.hostname or "", address.port, timeout=10)) as connection:
+        connection.putrequest("POST", RANGE)
+        for header in headers:
+            connection.putheader(*header)
+        body = json.dumps(range_("k")).encode()
+        connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body)
+        return connection.getresponse().status
 
 
 # --- on ---------------------------------------------------------------------------------------------

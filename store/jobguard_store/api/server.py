@@ -133,6 +133,7 @@ _CORS = [
 ]
 _PLAIN = (TEXT, (b"x-content-type-options", b"nosniff"))
 _TIMEOUT = re.compile(rb"([+-]?[0-9]{1,8})([HMSmun])")
+_AUTHORIZATION = frozenset((b"authorization", b"grpc-metadata-authorization"))
 _UNIT_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 
 
@@ -320,8 +321,13 @@ class Wishes:
 
 
 def _wishes(scope: Scope) -> Wishes | None:
-    """None for nearly all requests while authentication is off. Raises InvalidRequest."""
-    timeout_s = token = None
+    """None for nearly all requests while authentication is off. Raises InvalidRequest.
+
+    Of several tokens the first counts, and one in a header of its own before any authorization, as in etcd.
+    """
+    timeout_s: float | None = None
+    token: bytes | None = None
+    authorization: bytes | None = None
     leader = False
     for name, value in scope["headers"]:
         if name == b"grpc-timeout" and value:
@@ -331,9 +337,18 @@ def _wishes(scope: Scope) -> Wishes | None:
             timeout_s = int(match[1]) * _UNIT_S[match[2]] or None
         elif name == b"grpc-metadata-hasleader":
             leader = value == b"true"
-        elif name == b"authorization":
-            token = value.decode("latin-1").removeprefix("Bearer ")
-    return None if timeout_s is None and not leader and token is None else Wishes(timeout_s, leader, token)
+        elif name in _AUTHORIZATION:
+            authorization = value if authorization is None else authorization
+        elif name == b"grpc-metadata-token":
+            token = value if token is None else token
+    token = authorization if token is None else token
+    if timeout_s is None and not leader and token is None:
+        return None
+    return Wishes(timeout_s, leader, None if token is None else _token(token))
+
+
+def _token(value: bytes) -> str:
+    return value.strip(b" \t").decode("latin-1").removeprefix("Bearer ")
 
 
 class Ports(NamedTuple):
