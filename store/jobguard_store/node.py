@@ -39,6 +39,7 @@ from jobguard_store.machine.commands import ANONYMOUS, AlarmKind, Authenticate, 
 from jobguard_store.machine.results import Alarm, HistoricRange, TxnResult
 from jobguard_store.machine.txn import check_revision
 from jobguard_store.members import MemberInfo
+from jobguard_store.passwords import NOBODYS
 from jobguard_store.peer_messages import Question, Step
 from jobguard_store.raft import NotLeader, TransferRefused
 from jobguard_store.replica import Replica
@@ -377,9 +378,9 @@ class Node:
 
 
 def _hash_of(auth: Auth, name: str) -> bytes:
-    """Raises AuthFailed, NoPasswordUser."""
+    """Of a user's password; of none, if there is no such user. Raises NoPasswordUser."""
     if name not in auth.users:
-        raise AuthFailed
+        return NOBODYS
     password = auth.users[name].password
     if password is None:
         raise NoPasswordUser

@@ -22,6 +22,9 @@ from jobguard_store.errors import TooManyRequests
 T = TypeVar("T")
 
 COST = 10  # etcd's
+NOBODYS = b"$2b$10$" + b"." * 53
+"""A hash of no password. Compared with in place of an unknown user's, whose name no stopwatch then tells."""
+
 _LENGTH_MAX = 72  # bcrypt looks at no more
 _WAITING_MAX = 100  # about as many as are done before their callers have given up
 

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import bcrypt
 import pytest
 
 from jobguard_store import guarded, passwords, tokens
@@ -11,6 +12,7 @@ from jobguard_store.guarded import Guarded
 from jobguard_store.machine.auth import Auth
 from jobguard_store.machine.commands import Caller, ChangePassword
 from jobguard_store.node import Node
+from jobguard_store.passwords import COST
 from tests.accounts import PASSWORD, ROOT_PASSWORD, add_user, as_, bearer, enabled, raw, token
 from tests.api.conftest import Inside
 from tests.gateway import Gateway, b64
@@ -306,6 +308,23 @@ def test_locks_and_elections_are_their_callers_doing(gateway: Gateway, user: str
 )
 def test_only_the_password_makes_a_token(gateway: Gateway, root: str, name: str, password: str) -> None:
     assert gateway.post("/v3/auth/authenticate", {"name": name, "password": password}).error == FAILED
+
+
+def test_a_name_that_is_nobodys_takes_as_long_to_refuse(
+    gateway: Gateway, inside: Inside, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a stopwatch would tell who is there."""
+    compare, compared = bcrypt.checkpw, []
+
+    def noted(password: bytes, hashed: bytes) -> bool:
+        compared.append(hashed)
+        return compare(password, hashed)
+
+    monkeypatch.setattr(bcrypt, "checkpw", noted)
+    for name in ("nobody", ""):
+        assert gateway.post("/v3/auth/authenticate", {"name": name, "password": "x"}).error == FAILED
+    assert compared == [passwords.NOBODYS] * 2
+    assert passwords.NOBODYS.startswith(b"$2b$%d$" % COST), "of the same cost"
 
 
 def test_who_comes_by_certificate_gets_no_token(gateway: Gateway, root: str) -> None:
