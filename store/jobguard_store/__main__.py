@@ -33,6 +33,8 @@ log = logging.getLogger("jobguard_store")
 
 INTRODUCTION_S = 5.0
 
+PRIVATE = 0o077  # keys, values and hashes of passwords are in all files that we make
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 # The writer thread asks for the interpreter after each statement; with the default of 5 ms beside a busy
@@ -113,6 +115,7 @@ def _variable(name: str) -> str:
 @click.pass_context
 def store(context: click.Context, /, **flags: Any) -> None:
     """Run one node of the store, until SIGTERM; or, with a command, look after its data."""
+    os.umask(PRIVATE)
     if context.invoked_subcommand is not None:
         return
     if not __debug__:

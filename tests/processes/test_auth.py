@@ -51,6 +51,15 @@ def test_what_one_member_acknowledged_counts_at_the_next(gateways: list[Gateway]
         gateway.put("k", "anybody's")
 
 
+def test_nobody_else_on_the_host_reads_the_hashes(cluster: Cluster) -> None:
+    """Also in a directory that was there before, for others to look into."""
+    for node in cluster.nodes:
+        folder = Path(node.command[node.command.index("--data-dir") + 1])
+        modes = {each.name: each.stat().st_mode & 0o077 for each in (folder, *folder.rglob("*"))}
+        assert len(modes) > 2
+        assert set(modes.values()) == {0}, modes
+
+
 def test_users_outlive_a_restart(cluster: Cluster, gateways: list[Gateway]) -> None:
     root = enable(gateways[0])
     add_user(gateways[0], root, "user", ("READWRITE", "a/", "a0"))
