@@ -340,6 +340,20 @@ def test_any_password_is_one(gateway: Gateway, root: str, password: str) -> None
     assert gateway.post("/v3/auth/authenticate", {"name": "p", "password": "x" + password}).error == FAILED
 
 
+def test_names_have_their_limit_and_are_text(gateway: Gateway) -> None:
+    long = "n" * 1_600_000
+    for path, message in (
+        ("user/add", {"name": long, "password": "x"}),
+        ("role/add", {"name": long}),
+        ("role/grant", {"name": "r", "perm": {"key": b64(long)}}),
+    ):
+        refusal = gateway.post(f"/v3/auth/{path}", message).error
+        assert refusal == (400, 3, "etcdserver: request is too large"), path
+    for path in ("user/add", "user/changepw", "authenticate"):
+        for half in (rb'{"name": "\ud800", "password": "x"}', rb'{"name": "u", "password": "\ud800"}'):
+            assert gateway.post(f"/v3/auth/{path}", half).error[:2] == (400, 3), path
+
+
 @pytest.mark.parametrize("end", ["changepw", "delete"])
 def test_a_token_ends_with_the_password_it_was_given_for(
     gateway: Gateway, root: str, user: str, end: str

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from jobguard import wire
 from jobguard.wire import int64
 from jobguard_store.api.exchange import decode
+from jobguard_store.api.kv import check_proposal
 from jobguard_store.api.shapes import Body, header
 from jobguard_store.errors import PermissionNotGiven
 from jobguard_store.machine.commands import (
@@ -43,12 +44,12 @@ async def status(node: "Node", body: bytes) -> Body:
 
 async def enable(node: "Node", body: bytes) -> Body:
     decode(body, wire.AuthRequest)
-    return await _changed(node, EnableAuth())
+    return await _changed(node, body, EnableAuth())
 
 
 async def disable(node: "Node", body: bytes) -> Body:
     decode(body, wire.AuthRequest)
-    return await _changed(node, DisableAuth())
+    return await _changed(node, body, DisableAuth())
 
 
 async def authenticate(node: "Node", body: bytes) -> Body:
@@ -63,7 +64,7 @@ async def authenticate(node: "Node", body: bytes) -> Body:
 async def user_add(node: "Node", body: bytes) -> Body:
     request = decode(body, wire.UserAddRequest)
     password = None if request.options.no_password else await node.hash_password(request.password)
-    return await _changed(node, AddUser(request.name, password))
+    return await _changed(node, body, AddUser(request.name, password))
 
 
 async def user_get(node: "Node", body: bytes) -> Body:
@@ -78,30 +79,30 @@ async def user_list(node: "Node", body: bytes) -> Body:
 
 
 async def user_delete(node: "Node", body: bytes) -> Body:
-    return await _changed(node, DeleteUser(decode(body, wire.UserRequest).name))
+    return await _changed(node, body, DeleteUser(decode(body, wire.UserRequest).name))
 
 
 async def user_change_password(node: "Node", body: bytes) -> Body:
     request = decode(body, wire.UserChangePasswordRequest)
     password = await node.hash_password(request.password)
-    return await _changed(node, ChangePassword(request.name, password))
+    return await _changed(node, body, ChangePassword(request.name, password))
 
 
 async def user_grant(node: "Node", body: bytes) -> Body:
     request = decode(body, wire.UserGrantRoleRequest)
-    return await _changed(node, GrantRole(request.user, request.role))
+    return await _changed(node, body, GrantRole(request.user, request.role))
 
 
 async def user_revoke(node: "Node", body: bytes) -> Body:
     request = decode(body, wire.UserRevokeRoleRequest)
-    return await _changed(node, RevokeRole(request.name, request.role))
+    return await _changed(node, body, RevokeRole(request.name, request.role))
 
 
 # --- roles ----------------------------------------------------------------------------------------
 
 
 async def role_add(node: "Node", body: bytes) -> Body:
-    return await _changed(node, AddRole(decode(body, wire.RoleAddRequest).name))
+    return await _changed(node, body, AddRole(decode(body, wire.RoleAddRequest).name))
 
 
 async def role_get(node: "Node", body: bytes) -> Body:
@@ -117,7 +118,7 @@ async def role_list(node: "Node", body: bytes) -> Body:
 
 
 async def role_delete(node: "Node", body: bytes) -> Body:
-    return await _changed(node, DeleteRole(decode(body, wire.RoleRequest).role))
+    return await _changed(node, body, DeleteRole(decode(body, wire.RoleRequest).role))
 
 
 async def role_grant(node: "Node", body: bytes) -> Body:
@@ -126,17 +127,17 @@ async def role_grant(node: "Node", body: bytes) -> Body:
         node.require_root()
         raise PermissionNotGiven
     access = _ACCESS[request.perm.permType]
-    return await _changed(
-        node, GrantPermission(request.name, access, request.perm.key, request.perm.range_end)
-    )
+    command = GrantPermission(request.name, access, request.perm.key, request.perm.range_end)
+    return await _changed(node, body, command)
 
 
 async def role_revoke(node: "Node", body: bytes) -> Body:
     request = decode(body, wire.RoleRevokePermissionRequest)
-    return await _changed(node, RevokePermission(request.role, request.key, request.range_end))
+    return await _changed(node, body, RevokePermission(request.role, request.key, request.range_end))
 
 
-async def _changed(node: "Node", command: AuthCommand) -> Body:
+async def _changed(node: "Node", body: bytes, command: AuthCommand) -> Body:
+    check_proposal(command, len(body))
     await node.propose(command)
     return wire.encode(wire.AuthResponse(header=_header(node)))
 

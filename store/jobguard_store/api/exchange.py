@@ -22,6 +22,7 @@ Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 M = TypeVar("M")
+R = TypeVar("R", bound=msgspec.Struct)
 
 # etcd's limits: 1.5 MiB for what goes into the log, half a MiB more for a message on the way in. Ours arrives
 # as JSON, whose base64 takes four bytes for three.
@@ -69,7 +70,7 @@ class Exchange:
         self._counts.received += len(body)
         return body
 
-    async def messages(self, kind: type[M]) -> AsyncIterator[M]:
+    async def messages(self, kind: type[R]) -> AsyncIterator[R]:
         """The messages of a streaming request as they arrive; ends with the body.
 
         As etcd's gateway has it, a first message that cannot be read is an error, a later one ends the
@@ -166,12 +167,15 @@ class Exchange:
         await self._send({"type": "http.response.start", "status": code, "headers": headers})
 
 
-def decode(body: bytes, kind: type[M]) -> M:
+def decode(body: bytes, kind: type[R]) -> R:
     """Read one message. Raises InvalidRequest with the parser's text."""
     try:
-        return wire.decode_request(body, kind)
-    except msgspec.DecodeError as error:
+        request = wire.decode_request(body, kind)
+        if b"\\u" in body:
+            wire.encode(request)  # half of a surrogate pair is no text, and would fail wherever it is written
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
         raise InvalidRequest(str(error)) from None
+    return request
 
 
 def _check_size(size: int) -> None:
