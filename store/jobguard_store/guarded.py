@@ -32,7 +32,6 @@ from jobguard_store.machine.commands import ANONYMOUS, Access, Caller, Command, 
 from jobguard_store.machine.permissions import Need, lease_needs, needs
 from jobguard_store.node import Node
 from jobguard_store.storage.hashkv import Hash
-from jobguard_store.tokens import parse
 from jobguard_store.watchers import Interest, Subscription
 
 _TRIES = 5  # of a write, while changes of users overtake it
@@ -47,17 +46,15 @@ class Guarded(Node):
 
     def __init__(self, node: Node, token: str | None = None) -> None:
         super().__init__(node.config, node._replica)
-        self._spelled = token
-        self._token = None if token is None else parse(token)
+        self._token = token
 
     async def arrive(self) -> None:
         """The token may have been made by an entry that this member is still to apply."""
-        replica, token = self._replica, self._token
-        if token is None or not self._auth.enabled or self._user() is not None:
+        if self._token is None or self._user() is not None:
             return
         with contextlib.suppress(StoreError, OutcomeUnknown, TimeoutError):
             async with asyncio.timeout(_TOKEN_AWAITED_S):
-                await replica.caught_up(token.index)
+                await self.read_barrier()
 
     # --- who asks ---------------------------------------------------------------------------------
 
@@ -68,7 +65,7 @@ class Guarded(Node):
     @property
     def _asked(self) -> bool:
         """Whether anything is asked of the caller."""
-        return self._auth.enabled or self._spelled is not None
+        return self._auth.enabled or self._token is not None
 
     def _user(self) -> str | None:
         if self._token is None:
@@ -77,7 +74,7 @@ class Guarded(Node):
 
     def _caller(self) -> Caller:
         """As of now; ANONYMOUS without a token. Raises InvalidAuthToken."""
-        if self._spelled is None:
+        if self._token is None:
             return ANONYMOUS
         user = self._user()
         if user is None:
@@ -116,7 +113,7 @@ class Guarded(Node):
     async def _propose_signed(self, command: Command) -> Answer:
         if is_roots(command):
             await self._require_root()
-        elif self._spelled is None:
+        elif self._token is None:
             await self.read_barrier()  # authentication may be off by now, and this member the last to hear so
         for _ in range(_TRIES):
             if not self._auth.enabled:

@@ -45,7 +45,7 @@ from jobguard_store.raft import NotLeader, TransferRefused
 from jobguard_store.replica import Replica
 from jobguard_store.storage.damage import DiskFull
 from jobguard_store.storage.hashkv import Hash
-from jobguard_store.tokens import Token, digest, new_secret
+from jobguard_store.tokens import digest, new_token
 from jobguard_store.watchers import Interest, Subscription, WatchBatch
 
 __all__ = [
@@ -352,8 +352,8 @@ class Node:
         """For a command: a log never holds a password."""
         return await self._replica.passwords.hash(password)
 
-    async def authenticate(self, name: str, password: str) -> Token:
-        """A new token, which all members know from its index on.
+    async def authenticate(self, name: str, password: str) -> str:
+        """A new token, which all members know once they have applied what was acknowledged by then.
 
         Raises AuthNotEnabled, AuthFailed, NoPasswordUser.
         """
@@ -369,12 +369,12 @@ class Node:
             if hashed != fitting and not await replica.passwords.fits(password, hashed):
                 raise AuthFailed
             fitting = hashed
-            secret = new_secret()
+            token = new_token()
             try:
-                await self._propose(Authenticate(name, digest(secret), auth.revision), ANONYMOUS)
+                await self._propose(Authenticate(name, digest(token), auth.revision), ANONYMOUS)
             except AuthRevisionOld:
                 continue  # something about users changed meanwhile, perhaps this very password
-            return Token(secret, replica.applied_index)
+            return token
 
 
 def _hash_of(auth: Auth, name: str) -> bytes:

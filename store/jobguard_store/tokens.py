@@ -12,7 +12,6 @@ entries know none, neither what was made in those nor what ended: their callers 
 
 from __future__ import annotations
 
-import re
 import secrets
 import string
 from collections import OrderedDict
@@ -25,33 +24,15 @@ from jobguard_store.machine.results import Authenticated, Result
 
 LIFETIME_S = 300.0
 
-_SECRET_LETTERS = 24
-_SPELLED = re.compile(r"([A-Za-z]+)\.([0-9]{1,19})")
+_LETTERS = 32
 
 
-def new_secret() -> str:
-    return "".join(secrets.choice(string.ascii_letters) for _ in range(_SECRET_LETTERS))
+def new_token() -> str:
+    return "".join(secrets.choice(string.ascii_letters) for _ in range(_LETTERS))
 
 
-def digest(secret: str) -> bytes:
-    return sha256(secret.encode()).digest()
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """`index`: a member that has applied that entry knows it, if anyone does."""
-
-    secret: str
-    index: int
-
-    def __str__(self) -> str:
-        return f"{self.secret}.{self.index}"
-
-
-def parse(text: str) -> Token | None:
-    """What was spelled so; None for what no member ever did."""
-    match = _SPELLED.fullmatch(text)
-    return match and Token(match[1], int(match[2]))
+def digest(token: str) -> bytes:
+    return sha256(token.encode()).digest()
 
 
 @dataclass(slots=True)
@@ -79,16 +60,16 @@ class Tokens:
         """A state took the place of entries, which may have ended all tokens."""
         self._held.clear()
 
-    def user(self, token: Token, now: float) -> str | None:
+    def user(self, token: str, now: float) -> str | None:
         """Whose it is, and five minutes more for it; None if it is not good, or not yet known."""
         self._forget_the_old(now)
-        held = self._held.get(digest(token.secret))
+        held = self._held.get(digest(token))
         if held is None:
             return None
         if held.password is None or self._machine.auth.password(held.user) != held.password:
             return None
         held.used = now
-        self._held.move_to_end(digest(token.secret))
+        self._held.move_to_end(digest(token))
         return held.user
 
     def _forget_the_old(self, now: float) -> None:

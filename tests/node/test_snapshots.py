@@ -216,7 +216,7 @@ def test_a_token_that_ended_in_skipped_entries_has_ended_there(tmp_path: Path) -
             await leader.propose(EnableAuth())
             token = await soon(leader.authenticate("root", "x"))
             await agree(three)
-            root, on_the_follower = Guarded(leader, str(token)), Guarded(three[follower], str(token))
+            root, on_the_follower = Guarded(leader, token), Guarded(three[follower], token)
             await get(on_the_follower, "w/0")
             async with deaf(three, follower):
                 await soon(root.propose(DisableAuth()))

@@ -55,7 +55,7 @@ async def disable(node: "Node", body: bytes) -> Body:
 async def authenticate(node: "Node", body: bytes) -> Body:
     request = decode(body, wire.AuthenticateRequest)
     token = await node.authenticate(request.name, request.password)
-    return wire.encode(wire.AuthenticateResponse(header=_header(node), token=str(token)))
+    return wire.encode(wire.AuthenticateResponse(header=_header(node), token=token))
 
 
 # --- users ----------------------------------------------------------------------------------------
