@@ -170,11 +170,14 @@ class Auth:
 
     def allow(self, caller: Caller, needed: Iterable[Need]) -> None:
         """Who needs nothing need not be anybody. Raises UserEmpty, AuthRevisionOld, PermissionDenied."""
+        rights = None
         for need in needed:
-            self._require_current(caller)
-            if self.is_root(caller.user):
-                return
-            if not self.rights(caller.user).cover(need):
+            if rights is None:
+                self._require_current(caller)
+                if self.is_root(caller.user):
+                    return
+                rights = self.rights(caller.user)
+            if not rights.cover(need):
                 raise PermissionDenied
 
     def _require_current(self, caller: Caller) -> None:

@@ -41,7 +41,7 @@ def needs(command: Command, leases: "LeaseTable") -> Iterator[Need]:
 
 def lease_needs(access: Access, lease: int, leases: "LeaseTable") -> Iterator[Need]:
     """Such access to all keys on a lease."""
-    for key in leases.keys(lease):
+    for key in leases.attached(lease):
         yield access, key, b""
 
 
