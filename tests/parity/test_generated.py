@@ -16,7 +16,7 @@ from tests.stores import nodes
 
 
 def test_one_node_answers_as_etcd_does(oracle: Gateway, ours: Gateway) -> None:
-    check(lambda steps: replay_on_both(ours, oracle, steps), long_sequence, examples=500, requests=16_500)
+    check(lambda steps: replay_on_both(ours, oracle, steps), long_sequence, examples=520, requests=16_800)
 
 
 @pytest.fixture(scope="module")
