@@ -186,7 +186,9 @@ def test_a_watch_whose_right_is_lost_ends(guarded: Guarded, namespace: str, kind
     guarded.change("user/delete", {"name": "lost"})
 
 
-@pytest.mark.parametrize("ask", [lambda each: each.get("k"), lambda each: each.put("k", "v")], ids=str)
+@pytest.mark.parametrize(
+    "ask", [lambda each: each.get("k"), lambda each: each.put("k", "v")], ids=["get", "put"]
+)
 def test_a_wrong_password_is_said_so_at_once(
     guarded: Guarded, namespace: str, ask: Callable[[Client], Any], logins: list[str]
 ) -> None:
