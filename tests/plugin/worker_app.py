@@ -137,13 +137,16 @@ def replace(self: Any) -> Any:
 @app.task(name="cling")
 def cling(gate: str) -> None:
     """Swallows what it can, waits in a call, and has a process of its own."""
-    subprocess.Popen(["sleep", "300"])
+    sleeper = subprocess.Popen(["sleep", "300"])
     note("started")
     try:
         wait_for(gate)
         note("finished")
     except Exception:  # noqa: BLE001 - that is the test
         note("swallowed")
+    finally:  # of a body that is stopped; with one that is killed it must die by itself
+        sleeper.kill()
+        sleeper.wait()
 
 
 @app.task(name="cling_to_all")
