@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from celery import _state
 
 from jobguard.client import Client
 from jobguard.records import Keys
@@ -15,6 +16,12 @@ from tests.plugin.stage import Stage
 from tests.stores import KINDS, Node, etcd, nodes, running
 
 _number = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def shared_tasks_stay_in_their_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`@app.task` would bring its task to every app that is made later in this process."""
+    monkeypatch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
 
 
 @pytest.fixture(scope="session")

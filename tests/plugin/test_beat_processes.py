@@ -40,10 +40,11 @@ def election(stage: Beats) -> list[bytes]:
 
 
 def planned(stage: Beats) -> list[datetime]:
-    """Every occurrence of "work", started or not, in order."""
-    keys, client = stage.bench.keys, stage.bench.client
-    done = [decode(kv.value, Done).nominal for kv in client.prefix(keys.prefix("done", "work")).kvs]
-    return sorted([*(each.nominal for each in stage.opened() if each.job == "work"), *done])
+    """Every occurrence of "work", open or done, in order: as of one revision, for between two it may end."""
+    keys = stage.bench.keys
+    found = stage.bench.client.prefix(keys.prefix(), keys_only=True).kvs
+    each = [keys.occurrence(kv.key) for kv in found if keys.parts(kv.key)[0] in ("open", "done")]
+    return sorted(occurrence.nominal for occurrence in each if occurrence.job == "work")
 
 
 def assert_every_second_once(stage: Beats) -> None:
