@@ -28,7 +28,7 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     every_seconds: float | None = None
     at: datetime | None = None
     zone: str = "UTC"  # of `cron`
-    dst: str = "once"  # of `cron`: skip, once, both
+    dst: str = ""  # of `cron`: skip, once, both; unsaid it is once, and the doctor asks whether that is meant
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
     options: dict[str, Any] = {}  # of apply_async: queue, priority …
@@ -41,7 +41,8 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
             raise ConfigurationError("say when: exactly one of cron, every_seconds and at")
         try:
             if self.cron:
-                return cron(self.cron, self.zone, chosen({"dst": self.dst}, Policy(), "a schedule").dst)
+                said = {"dst": self.dst} if self.dst else {}
+                return cron(self.cron, self.zone, chosen(said, Policy(), "a schedule").dst)
             if self.every_seconds is not None:
                 return Every(timedelta(seconds=self.every_seconds))
         except (ValueError, TypeError, OverflowError) as error:
@@ -60,6 +61,7 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
                 f"{', '.join(sorted(foreign))}: cannot be chosen at run time; {', '.join(POLICIES)} can"
             )
         times, policy = self.times(), chosen(self.policy, Policy(), "policy")
+        said = {"dst": self.dst} if self.dst and isinstance(times, Cron) else {}
         record = Schedule(
             job=job,
             task=self.task,
@@ -67,7 +69,7 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
             fingerprint=times.fingerprint,
             zone=self.zone if isinstance(times, Cron) else "UTC",
             since=since,
-            policy=policy.planned(policy.on_lost or 0),
+            policy=policy.planned(policy.on_lost or 0) | said,
             source=RUN_TIME,
             by=by,
             args=self.args,
@@ -85,17 +87,18 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
 def definition_of(record: Schedule) -> Definition:
     """What it was made from. Raises ValueError for times that this code cannot read."""
     times = times_of(record.fingerprint)
+    unsaid = times.dst if isinstance(times, Cron) and times.dst != "once" else ""
     return Definition(
         task=record.task,
         cron=" ".join(record.text.split()[:5]) if isinstance(times, Cron) else "",
         every_seconds=times.period.total_seconds() if isinstance(times, Every) else None,
         at=times.moment if isinstance(times, At) else None,
         zone=record.zone,
-        dst=times.dst if isinstance(times, Cron) else "once",
+        dst=record.policy.get("dst", unsaid),
         args=record.args,
         kwargs=record.kwargs,
         options=record.options,
-        policy={key: value for key, value in record.policy.items() if value is not None},
+        policy={key: value for key, value in record.policy.items() if key in POLICIES and value is not None},
     )
 
 

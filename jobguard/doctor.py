@@ -18,14 +18,16 @@ from jobguard import observe
 from jobguard.client import Client
 from jobguard.errors import JobguardError
 from jobguard.ops import prefix_end
+from jobguard.preview import preview
 from jobguard.records import Active, Done, Keys, Schedule, Worker, decode
-from jobguard.schedule import CLOCK_LIMIT_S
+from jobguard.schedule import CLOCK_LIMIT_S, Cron, Times, times_of
 from jobguard.wire import KeyValue
 
 _CLOCK_WARN_S = 2.0  # the store tells whole seconds
 _PATIENCE_S = 2.0
 _RUNS_MAX = 2000
 _NAMED_MAX = 5
+_FIRES_LOOKED_AT = 500
 
 Status = Literal["pass", "warn", "fail"]
 
@@ -110,6 +112,7 @@ def of_store(client: Client) -> Iterator[Finding]:
     yield from apart("quorum", lambda: _quorum(client))
     yield from _clock(nodes)
     yield from apart("beats", lambda: _beats(client))
+    yield from apart("dst", lambda: _clock_changes(client))
 
 
 def _trouble(node: Client) -> str:
@@ -169,6 +172,42 @@ def _beats(client: Client) -> Iterator[Finding]:
         yield passed("beats", f"{leader.where} leads, {len(leader.standing_by)} stand by")
 
 
+def _clock_changes(client: Client) -> Iterator[Finding]:
+    """Of the schedules made at run time; those of the code are known in full to its app alone."""
+    made = list(_made(client))
+    ambiguous = {
+        each.job: f"{each.job} ({each.text}): {note}"
+        for each in made
+        if "dst" not in each.policy and (note := _note(each))
+    }
+    for job, text in ambiguous.items():
+        yield warned(
+            "dst", text, f"move it out of that hour, or say: jobguard schedules change {job} --dst once"
+        )
+    if made and not ambiguous:
+        yield passed("dst", f"{len(made)} made at run time, and none falls where the clocks change unsaid")
+
+
+def _note(schedule: Schedule) -> str:
+    try:
+        return clock_change(times_of(schedule.fingerprint))
+    except ValueError:
+        return ""  # times of later code, and left to it
+
+
+def clock_change(times: Times) -> str:
+    """The next of the times that the clocks make ambiguous, within what is looked at."""
+    if not isinstance(times, Cron):
+        return ""
+    for fire in preview(times, datetime.now(UTC), _FIRES_LOOKED_AT):
+        for note in fire.note.split("; "):
+            if "does not exist" in note:
+                return note
+            if "comes twice" in note:
+                return f"{fire.local:%Y-%m-%d} {note}"
+    return ""
+
+
 # --- what is kept in it -------------------------------------------------------------------------
 
 
@@ -198,8 +237,17 @@ def _newest(client: Client, prefix: bytes) -> Iterable[KeyValue]:
 
 def tasks_of_made(client: Client) -> dict[str, str]:
     """By job, the tasks of the schedules that were made at run time: no code names them."""
-    found = client.prefix(Keys(client.namespace).prefix("schedules")).kvs
-    return {each.job: each.task for kv in found if (each := decode(kv.value, Schedule)).made}
+    return {each.job: each.task for each in _made(client)}
+
+
+def _made(client: Client) -> Iterator[Schedule]:
+    for kv in client.prefix(Keys(client.namespace).prefix("schedules")).kvs:
+        try:
+            schedule = decode(kv.value, Schedule)
+        except msgspec.DecodeError:
+            continue  # newer code's, and left to it
+        if schedule.made:
+            yield schedule
 
 
 def guarding_workers(client: Client) -> dict[str, Worker]:

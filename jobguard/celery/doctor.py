@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from jobguard.celery.worker import Guarding
 from jobguard.client import Client
 from jobguard.doctor import (
     Finding,
+    clock_change,
     failed,
     guarding_workers,
     longest_runs,
@@ -38,13 +38,10 @@ from jobguard.doctor import (
 )
 from jobguard.errors import ConfigurationError
 from jobguard.policy import DEFAULTS
-from jobguard.preview import preview
 from jobguard.records import Worker
-from jobguard.schedule import Cron
 from jobguard.settings import Settings
 
 _STOCK_FILE_FRESH_S = 600.0  # stock beat writes its file every three minutes
-_FIRES_LOOKED_AT = 500
 _INSPECT_S = 1.0
 _KEEPS_CLAIMS = "prefork"
 
@@ -159,7 +156,8 @@ def _schedule(app: Celery, planned: Mapping[str, Job]) -> Iterator[Finding]:
     ambiguous = {
         name: note
         for name, job in planned.items()
-        if "dst" not in {**chosen.get(DEFAULTS, {}), **chosen.get(name, {})} and (note := _clock_change(job))
+        if "dst" not in {**chosen.get(DEFAULTS, {}), **chosen.get(name, {})}
+        and (note := clock_change(job.times))
     }
     for name, note in sorted(ambiguous.items()):
         yield warned(
@@ -169,19 +167,6 @@ def _schedule(app: Celery, planned: Mapping[str, Job]) -> Iterator[Finding]:
         )
     if not ambiguous:
         yield passed("dst", f"{len(planned)} jobs, and none falls where the clocks change without a policy")
-
-
-def _clock_change(job: Job) -> str:
-    """The next time of the job that the clocks make ambiguous, within what is looked at."""
-    if not isinstance(job.times, Cron):
-        return ""
-    for fire in preview(job.times, datetime.now(UTC), _FIRES_LOOKED_AT):
-        for note in fire.note.split("; "):
-            if "does not exist" in note:
-                return note
-            if "comes twice" in note:
-                return f"{fire.local:%Y-%m-%d} {note}"
-    return ""
 
 
 # --- the workers --------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from celery import Celery
 from celery.schedules import crontab
@@ -253,6 +254,28 @@ def test_a_schedule_where_the_clocks_change(bench: Bench, app: Celery) -> None:
     assert "does not exist" in text or "comes twice" in text
     app.conf.jobguard_jobs = {"*": {"dst": "once"}}
     assert said(find(app, bench), "dst")[0] == "pass"
+
+
+def test_a_schedule_made_at_run_time_where_the_clocks_change(bench: Bench, app: Celery) -> None:
+    actor = schedules.Actor(by="ann", via="test", reason="to see it found")
+    at_half_past_two = schedules.Definition(task="digest", cron="30 2 * * *", zone="Europe/Berlin")
+    said_so = msgspec.structs.replace(at_half_past_two, dst="once")
+    with Client([bench.store.url], namespace=bench.namespace) as client:
+        assert "dst" not in {each.check for each in of_store(client)}, "there is none to look at"
+        schedules.add(client, "made", at_half_past_two, actor=actor)
+        schedules.add(client, "meant", said_so, actor=actor)
+        schedules.add(client, "often", schedules.Definition(task="digest", every_seconds=60), actor=actor)
+        (alone,) = (each for each in of_store(client) if each.check == "dst")
+        beside_the_code = find(app, bench)["dst"]
+        assert [schedules.get(client, job).dst for job in ("made", "meant")] == ["", "once"]
+        schedules.change(client, "made", said_so, actor=actor)
+        (mended,) = (each for each in of_store(client) if each.check == "dst")
+    assert (alone.status, alone.text.partition(" ")[0]) == ("warn", "made")
+    assert "does not exist" in alone.text or "comes twice" in alone.text
+    assert "jobguard schedules change made --dst once" in alone.fix
+    assert alone in beside_the_code
+    assert [each.status for each in beside_the_code] == ["warn", "pass"]
+    assert mended.status == "pass"
 
 
 # --- other schedulers ---------------------------------------------------------------------------
