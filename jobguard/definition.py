@@ -12,12 +12,17 @@ from typing import Any
 import msgspec
 
 from jobguard.errors import ConfigurationError
+from jobguard.masking import MASK, is_masked, masked, restored
 from jobguard.policy import Policy, chosen
 from jobguard.records import RUN_TIME, Open, Schedule
 from jobguard.schedule import DAY, At, Cron, Every, Times, cron, times_of
 
 POLICIES = ("on_lost", "overlap", "catch_up", "start_deadline")
 """What can be chosen per schedule here; the workers read the others from their own configuration."""
+
+
+MESSAGE = ("args", "kwargs", "options")
+"""What the message of a run carries; secrets among it."""
 
 
 class Definition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -60,6 +65,8 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
             raise ConfigurationError(
                 f"{', '.join(sorted(foreign))}: cannot be chosen at run time; {', '.join(POLICIES)} can"
             )
+        if is_masked([self.args, self.kwargs, self.options]):
+            raise ConfigurationError(f"{MASK} stands for a secret that is not kept under this name: say it")
         times, policy = self.times(), chosen(self.policy, Policy(), "policy")
         said = {"dst": self.dst} if self.dst and isinstance(times, Cron) else {}
         record = Schedule(
@@ -102,6 +109,20 @@ def definition_of(record: Schedule) -> Definition:
     )
 
 
+def shown(definition: Definition) -> Definition:
+    """For other eyes than those that may use it."""
+    return msgspec.structs.replace(
+        definition, **{part: masked(getattr(definition, part)) for part in MESSAGE}
+    )
+
+
+def unmasked(definition: Definition, before: Definition) -> Definition:
+    """One that was shown, changed and sent back: its masks stand for what was there `before`."""
+    return msgspec.structs.replace(
+        definition, **{part: restored(getattr(definition, part), getattr(before, part)) for part in MESSAGE}
+    )
+
+
 def by_hand(schedule: Schedule, nominal: datetime, now: datetime) -> Open:
     """Signed by no planner: whoever leads knows that it was never sent, and publishes it."""
     policy = schedule.policy
@@ -128,5 +149,5 @@ def changed(before: Schedule, after: Schedule) -> str:
     facts = [
         f"{fact} from {old.get(fact)} to {value}" for fact, value in new.items() if old.get(fact) != value
     ]
-    said = [part for part in ("args", "kwargs", "options") if getattr(before, part) != getattr(after, part)]
+    said = [part for part in MESSAGE if getattr(before, part) != getattr(after, part)]
     return ", ".join([*facts, *(f"other {part}" for part in said)])

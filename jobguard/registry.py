@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from jobguard import observe
-from jobguard.definition import Definition, definition_of
+from jobguard.definition import Definition, definition_of, unmasked
 from jobguard.errors import ConfigurationError, JobguardError
 from jobguard.observe.reading import read
 from jobguard.operate import PATIENCE_S, Actor, found
@@ -74,7 +74,8 @@ def change(
     """
     seen, now = _made_at_run_time(client, job, revision), _now(client)
     old = seen.record
-    definition = changing if isinstance(changing, Definition) else changing(definition_of(old))
+    before = definition_of(old)
+    definition = unmasked(changing if isinstance(changing, Definition) else changing(before), before)
     new = definition.record(job, by=actor.by, since=now)
     if new.fingerprint == old.fingerprint:
         new = definition.record(job, by=actor.by, since=old.since)

@@ -42,6 +42,7 @@ FORBIDDEN: list[tuple[str, set[str], set[str]]] = [
             "recovery",
             "schedule",
             "asked",
+            "masking",
         )
     ),
     ("jobguard_store", {"jobguard_webui", "celery", "flask", "urllib3"}, set()),

@@ -41,6 +41,7 @@ from jobguard.celery.claiming import Claim, Delivery, Recorded, claim
 from jobguard.celery.deadline import ChildState, Running, WorkerDirectory
 from jobguard.celery.watchdog import TAKEN
 from jobguard.errors import LockLost, NotGuarded, OutcomeUnknown, ServerError, Unavailable
+from jobguard.masking import error_text, kept_text
 from jobguard.records import HEADER, Done, Verdict
 from jobguard.session import boottime
 from jobguard.settings import Settings
@@ -48,7 +49,6 @@ from jobguard.steps import Moved, Written
 
 logger = get_logger(__name__)
 
-ERROR_TEXT_MAX = 2000
 _GREEN_LIMIT, _GREEN_KILL = "Timeout", "GreenletExit"  # what gevent's pool raises in a body, by name
 _REPLACED = "_jobguard_replaced"
 _RETRIED = "_jobguard_retried"
@@ -140,7 +140,7 @@ class _Execution:
             self._record(self._ignored)
             raise
         except Exception as error:
-            self._record(self._failed, _text(error))
+            self._record(self._failed, error_text(error))
             raise
         except BaseException as error:
             if self.child.file is None:  # a child's end is its parent's to tell
@@ -219,13 +219,13 @@ class _Execution:
         """
         what = type(error).__name__
         if what == _GREEN_LIMIT:
-            self._finish(Verdict.FAILED, reason=f"hard time limit: {error}", error=_text(error))
+            self._finish(Verdict.FAILED, reason=f"hard time limit: {error}", error=error_text(error))
         elif what == _GREEN_KILL and self.delivery.request.id in revoked:
-            self._finish(Verdict.FAILED, reason="terminated by a revoke", error=_text(error))
+            self._finish(Verdict.FAILED, reason="terminated by a revoke", error=error_text(error))
         elif what == _GREEN_KILL or isinstance(error, (WorkerShutdown, WorkerTerminate)):
-            self._abandon(_text(error))
+            self._abandon(error_text(error))
         else:
-            self._give_up(f"the body raised {_text(error)}")
+            self._give_up(f"the body raised {error_text(error)}")
 
     def _ignored(self) -> None:
         if hasattr(self.delivery.request, _REPLACED):
@@ -244,7 +244,7 @@ class _Execution:
             )
             self._carry_through(step)
         else:
-            self._finish(Verdict.FAILED, error=f"rejected: {reject.reason}")
+            self._finish(Verdict.FAILED, error=kept_text(f"rejected: {reject.reason}"))
 
     def _finish(
         self, verdict: Verdict, *, reason: str = "", error: str = "", result: str | None = None
@@ -364,7 +364,3 @@ def _due(when: object) -> datetime:
         return when if when.tzinfo else when.replace(tzinfo=UTC)
     seconds = float(when) if isinstance(when, (int, float)) else 0.0
     return datetime.now(UTC) + timedelta(seconds=seconds)
-
-
-def _text(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:ERROR_TEXT_MAX]

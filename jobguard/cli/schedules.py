@@ -10,7 +10,7 @@ from jobguard import observe, operate
 from jobguard import schedules as by_hand
 from jobguard.cli.defining import made, moment, read_moment
 from jobguard.cli.face import Face, command, draw, more, when
-from jobguard.definition import Definition
+from jobguard.definition import Definition, shown
 from jobguard.preview import Fire
 from jobguard.settings import Settings
 
@@ -79,7 +79,7 @@ def change(face: Face, job: str, definition: Callable[[Definition], Definition],
 def remove(face: Face, job: str, reason: str) -> None:
     """Remove a schedule that was made at run time. What is planned already still runs."""
     removed = by_hand.remove(face.client, job, actor=actor(reason))
-    face.give(removed, lambda: click.echo(f"{job} is no longer planned."))
+    face.give(shown(removed), lambda: click.echo(f"{job} is no longer planned."))
 
 
 @command(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jobguard.errors import ConfigurationError
+from jobguard.masking import masked
 from jobguard.observe.reading import NotFound, Page, cut, opaque, read, transparent, under
 from jobguard.preview import Fire, preview
 from jobguard.records import Control, Keys, decode
@@ -27,6 +28,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
 
     `due_next` is null where only the beat can tell, when nothing is to come any more, and while the job is
     paused without an end. `source` is "code" or "run time"; `by` whoever made or changed it last.
+    Secrets in `args`, `kwargs` and `options` are masked.
     """
 
     id: str
@@ -120,9 +122,9 @@ def _schedule(kv: KeyValue, said: KeyValue | None) -> Schedule:
         paused_by=control.by if paused else "",
         paused_why=control.why if paused else "",
         paused_until=control.until if paused else None,
-        args=definition.args,
-        kwargs=definition.kwargs,
-        options=definition.options,
+        args=masked(definition.args),
+        kwargs=masked(definition.kwargs),
+        options=masked(definition.options),
         revision=int(kv.mod_revision),
     )
 

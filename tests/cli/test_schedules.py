@@ -165,3 +165,14 @@ def test_what_is_behind_is_listed(client: Client, run: Run) -> None:
     assert row[2:4] == ["not", "planned"]
     late = json.loads(run("schedules", "late", "-o", "json").stdout)["items"]
     assert "no beat leads" in late[0]["why"]
+
+
+def test_secrets_are_shown_to_nobody(run: Run) -> None:
+    said = '{"password": "s3cr3t", "to": "all"}'
+    added = run("schedules", "add", "x", "--task", "t", "--every", "60", "--kwargs", said, "-o", "json")
+    moved = run("schedules", "change", "x", "--every", "90", "-o", "json")
+    listed = run("schedules", "list", "-o", "json")
+    removed = run("schedules", "remove", "x", "-o", "json")
+    for answer in (added, moved, listed, removed):
+        assert '"to": "all"' in answer.stdout
+        assert "s3cr3t" not in answer.stdout

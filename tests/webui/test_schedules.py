@@ -7,6 +7,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from jobguard import Client, schedules
+from jobguard.masking import MASK
 from jobguard.operate import Actor
 from jobguard.records import Keys, Schedule
 from tests.faces import NOW, put
@@ -63,6 +64,29 @@ def test_what_is_missing_taken_or_wrong(client: Client, api: FlaskClient) -> Non
     for body in ({"job": "x", "task": "t"}, {"job": "x", **NIGHTLY, "croon": "1"}, {"task": "t"}):
         assert api.post("/api/v1/schedules", json=body).status_code == 400
     assert api.get("/api/v1/schedules/zzz").status_code == 404
+
+
+def test_secrets_are_shown_to_nobody_and_survive_being_sent_back(client: Client, api: FlaskClient) -> None:
+    secret = {"to": "all", "api_token": "s3cr3t", "store": "redis://u:s3cr3t@h/0"}
+    made = api.post("/api/v1/schedules", json={"job": "nightly", **NIGHTLY, "kwargs": secret})
+    path, shown = made.headers["Location"], made.json["kwargs"]
+    assert shown == {"to": "all", "api_token": MASK, "store": f"redis://u:{MASK}@h/0"}
+    later = {**NIGHTLY, "cron": "0 3 * * *", "kwargs": shown | {"to": "ann"}}
+    changed = api.put(path, json=later, headers=match(made))
+    assert changed.json["kwargs"] == shown | {"to": "ann"}
+    assert schedules.get(client, "nightly").kwargs == secret | {"to": "ann"}
+    unknown = {**NIGHTLY, "kwargs": {"password": MASK}}
+    for refused in (
+        api.put(path, json=unknown, headers=match(changed)),
+        api.post("/api/v1/schedules", json={"job": "another", **unknown}),
+    ):
+        assert refused.status_code == 400
+        assert "stands for a secret" in refused.json["detail"]
+    late = api.put(path, json=later, headers=match(made))
+    removed = api.delete(path, headers=match(changed))
+    for answer in (made, changed, late, removed, api.get("/api/v1/schedule-changes")):
+        assert "s3cr3t" not in answer.text
+    assert removed.json["removed"]["kwargs"] == shown | {"to": "ann"}
 
 
 @pytest.mark.parametrize("method", ["put", "delete"])

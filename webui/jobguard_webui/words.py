@@ -3,14 +3,12 @@
 Place in the house   templates -> words
 """
 
-import re
 from datetime import UTC, datetime
 
 from flask import Flask
 
+from jobguard.masking import MASK, is_secret
 from jobguard.observe import ConfigEntry
-
-SECRET = re.compile(r"(api|token|key|secret|pass|signature|database|credential)", re.IGNORECASE)
 
 
 def install(app: Flask) -> None:
@@ -81,4 +79,4 @@ def size(count: int | None) -> str:
 
 def unless_secret(entry: ConfigEntry) -> str:
     """The value, for a screen that others may see too."""
-    return "•••••• (hidden)" if SECRET.search(entry.key) else entry.text
+    return f"{MASK} (hidden)" if is_secret(entry.key) else entry.text

@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import BadRequest
 
 from jobguard import backfill, observe, registry
-from jobguard.definition import Definition
+from jobguard.definition import Definition, shown
 from jobguard.operate import Actor
 from jobguard_webui.api.answer import answer, limit, seen_revision
 from jobguard_webui.auth import actor
@@ -86,7 +86,7 @@ def remove(id: str) -> ResponseReturnValue:
     revision, removal = seen_revision("schedule"), body(Removal)
     job = observe.job_of(id)
     removed = registry.remove(store().client, job, actor=who(removal.reason), revision=revision)
-    return answer({"job": job, "removed": removed})
+    return answer({"job": job, "removed": shown(removed)})
 
 
 @bp.get("/schedules/<id>/backfills")
