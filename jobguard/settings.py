@@ -42,11 +42,20 @@ def _text(value: Any) -> str:
     return value
 
 
-def _seconds(value: Any) -> float:
-    number = float(value)
-    if not 0 < number < float("inf"):
-        raise ValueError("a number of seconds above zero is needed")
-    return number
+def _amount(of: str) -> Callable[[Any], float]:
+    def read(value: Any) -> float:
+        try:
+            number = float(value)
+        except (ValueError, TypeError):
+            number = 0.0
+        if not 0 < number < float("inf"):
+            raise ValueError(f"a number of {of} above zero is needed")
+        return number
+
+    return read
+
+
+_seconds, _days = _amount("seconds"), _amount("days")
 
 
 def _signal(value: Any) -> str:
@@ -62,16 +71,28 @@ def _signal(value: Any) -> str:
     return name
 
 
-def _count(value: Any) -> int:
-    number = int(value)
-    if number < 0:
-        raise ValueError("a whole number, zero or more, is needed")
-    return number
+def _whole(least: int) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        try:
+            number = int(value)
+        except (ValueError, TypeError):
+            number = least - 1
+        if number < least:
+            raise ValueError(f"a whole number, {least} or more, is needed")
+        return number
+
+    return read
+
+
+_count, _positive = _whole(0), _whole(1)
 
 
 def _jobs(value: Any) -> Mapping[str, Mapping[str, Any]]:
     if isinstance(value, str):
-        value = json.loads(value)
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise ValueError(f"JSON is needed: {error}") from None
     if not isinstance(value, Mapping) or not all(isinstance(each, Mapping) for each in value.values()):
         raise ValueError('a mapping is needed: {"<beat entry>": {"<policy>": value}, "*": {…}}')
     return value
@@ -129,6 +150,12 @@ class Settings:
 
     schedule_version: int = _setting(0, _count)
     """Grows with each deploy that changes the schedule: older code never overwrites what newer installed."""
+
+    history_count: int = _setting(1000, _positive)
+    """Verdicts kept per job."""
+
+    history_days: float = _setting(400.0, _days)
+    """Days for which a verdict is kept, if there are not too many; the last of a planned job stays."""
 
     jobs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False, metadata={"read": _jobs})
     """Policies by the name of the beat entry; `*` holds for all."""

@@ -17,7 +17,7 @@ import os
 import socket
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import celery.beat
@@ -30,7 +30,7 @@ from jobguard.celery.lead import LeadLost, Stale
 from jobguard.celery.leader import Leader, Sent
 from jobguard.celery.leadership import Leadership
 from jobguard.celery.lookout import Lookout
-from jobguard.celery.upkeep import Upkeep
+from jobguard.celery.upkeep import History, Upkeep
 from jobguard.celery.workers import Fleet
 from jobguard.client import Client
 from jobguard.errors import ConfigurationError, OutcomeUnknown, Unavailable
@@ -175,7 +175,8 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
                 host=f"{socket.gethostname()} pid {os.getpid()}",
             )
             leader = Leader(definitions, self._publish, _now)
-            self._term = _Term(leader, Upkeep(leader, Fleet(self.app, client, self._keys)))
+            history = History(self._settings.history_count, timedelta(days=self._settings.history_days))
+            self._term = _Term(leader, Upkeep(leader, Fleet(self.app, client, self._keys), history))
         return self._term
 
     def _end_term(self) -> None:

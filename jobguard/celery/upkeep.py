@@ -7,9 +7,9 @@ Never                acts on what it read before without comparing it: workers g
 """
 
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 import msgspec
@@ -20,8 +20,8 @@ from jobguard.celery.entries import ended, occurrence_text
 from jobguard.celery.lead import AFTER_FAILURE, apart
 from jobguard.celery.leader import Leader
 from jobguard.celery.workers import Fleet
-from jobguard.ops import get_op, get_prefix_op
-from jobguard.records import Active, Attempt, Occurrence, Open, Record, Verdict
+from jobguard.ops import get_op, get_prefix_op, prefix_end
+from jobguard.records import Active, Attempt, Done, Occurrence, Open, Record, Verdict, decode
 from jobguard.recovery import AskWorkers, End, Publish, Rerun, Step, Wait, attempt_text, decide
 from jobguard.steps import Seen, Written, first, kvs, see, seen
 from jobguard.wire import KeyValue
@@ -30,10 +30,15 @@ logger = get_logger("jobguard.beat")
 
 R = TypeVar("R", bound=Record)
 
-HISTORY_COUNT = 1000
-"""Verdicts kept per job."""
-
 _TRIM_STEP = 50
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What is kept of each job: so many verdicts, and none for longer; the last of a planned job stays."""
+
+    count: int = 1000
+    age: timedelta = timedelta(days=400)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,8 @@ class Sight:
 class Upkeep:
     leader: Leader
     fleet: Fleet
-    _trim_turn: Iterator[str] = field(default_factory=lambda: iter(()))
+    history: History = History()
+    _trim_from: bytes = b""
     _named: set[str] = field(default_factory=set)
     _aside: dict[Occurrence, datetime] = field(default_factory=dict)
 
@@ -209,16 +215,29 @@ class Upkeep:
     # --- history ---
 
     def _trim(self) -> None:
-        """One job per round: its oldest verdicts beyond HISTORY_COUNT go."""
-        name = next(self._trim_turn, None)
-        if name is None:
-            self._trim_turn = iter(list(self.leader.jobs))
+        """One job per round, also one that left the schedule: its oldest verdicts go."""
+        leader, keys = self.leader, self.leader.keys
+        everything = keys.prefix("done")
+        start, end = self._trim_from or everything, prefix_end(everything)
+        first_left = leader.client.range(start, end, limit=1, keys_only=True).kvs
+        if not first_left:
+            self._trim_from = b""
             return
-        leader, prefix = self.leader, self.leader.keys.prefix("done", name)
-        counted = leader.client.range(prefix, prefix[:-1] + b"0", count_only=True).count
-        if counted < HISTORY_COUNT + _TRIM_STEP:
-            return
-        oldest = leader.client.range(prefix, prefix[:-1] + b"0", limit=_TRIM_STEP, keys_only=True).kvs
-        leader.send(
-            planning.trim(leader.keys, leader.fence, [leader.keys.occurrence(kv.key) for kv in oldest])
-        )
+        job = keys.parts(first_left[0].key)[1]
+        prefix = keys.prefix("done", job)
+        self._trim_from = prefix_end(prefix)
+        oldest = leader.client.range(prefix, self._trim_from, limit=_TRIM_STEP)
+        gone = list(oldest.kvs)
+        if oldest.count < self.history.count + _TRIM_STEP:
+            gone = [kv for kv in oldest.kvs if self._is_past(kv)]
+            if len(gone) == oldest.count and job in leader.jobs:
+                gone.pop()
+        if gone:
+            leader.send(planning.trim(keys, leader.fence, [keys.occurrence(kv.key) for kv in gone]))
+
+    def _is_past(self, kv: KeyValue) -> bool:
+        """By when it ended: an old window that was backfilled yesterday is a day old."""
+        try:
+            return decode(kv.value, Done).finished < self.leader.clock() - self.history.age
+        except msgspec.DecodeError:
+            return False  # newer code's

@@ -86,6 +86,23 @@ def test_a_value_that_cannot_be_used_is_refused_by_its_name(name: str, value: An
         Settings.from_app(app(**{f"jobguard_{name}": value}))
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("SESSION_TTL", "soon", "a number of seconds above zero is needed"),
+        ("HISTORY_DAYS", "-1", "a number of days above zero is needed"),
+        ("HISTORY_COUNT", "many", "a whole number, 1 or more, is needed"),
+        ("JOBS", "digest", "JSON is needed: "),
+    ],
+)
+def test_the_refusal_of_a_value_says_what_is_needed(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, text: str
+) -> None:
+    monkeypatch.setenv(f"JOBGUARD_{name}", value)
+    with pytest.raises(ConfigurationError, match=f"JOBGUARD_{name} = '{value}' cannot be used: {text}"):
+        Settings.from_environment()
+
+
 def test_a_value_of_the_environment_is_refused_by_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOBGUARD_TIMEOUT", "-1")
     with pytest.raises(ConfigurationError, match="JOBGUARD_TIMEOUT = '-1' cannot be used"):

@@ -1,5 +1,6 @@
 """A leader's term on both stores, with a clock and a broker made of lists: what it plans, sends, mends."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,7 +12,7 @@ from jobguard import observe, runs, schedules
 from jobguard.celery.entries import Job, Plain
 from jobguard.celery.lead import LeadLost, Stale
 from jobguard.celery.leader import Sent
-from jobguard.celery.upkeep import Upkeep
+from jobguard.celery.upkeep import History, Upkeep
 from jobguard.operate import Actor
 from jobguard.policy import policy_of
 from jobguard.records import Attempt, Audit, Control, Done, Occurrence, Open, Verdict, decode
@@ -504,18 +505,53 @@ def test_what_a_beat_cannot_publish_is_left_for_another_that_can_and_ends_all_th
     assert (done.verdict, done.reason) == (Verdict.LOST, "no worker started attempt 2 within a day")
 
 
-def test_the_history_is_cut_to_a_bounded_length(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobguard.celery.upkeep.HISTORY_COUNT", 10)
-    leader = stage.term()
-    record = Done(job="work", nominal=START, verdict=Verdict.RAN, nonce="x", finished=START)
-    for minute in range(75):
-        done = msgspec.structs.replace(record, nominal=START - timedelta(minutes=minute))
+def ended(stage: Stage, minutes: Iterable[int], job: str = "work", **facts: Any) -> None:
+    """Verdicts of so many minutes ago."""
+    record = Done(job=job, nominal=START, verdict=Verdict.RAN, nonce="x", finished=START)
+    for minute in minutes:
+        then = START - timedelta(minutes=minute)
+        done = msgspec.structs.replace(record, nominal=then, **{"finished": then, **facts})
         stage.client.put(stage.keys.done(done.occurrence), msgspec.json.encode(done))
-    upkeep = Upkeep(leader, stage.fleet)  # type: ignore[arg-type]
-    for _ in range(4):
+
+
+def left(stage: Stage, job: str = "work") -> list[int]:
+    """Of how many minutes ago verdicts are still there."""
+    return [int((START - each.nominal).total_seconds() / 60) for each in stage.done(job)]
+
+
+def trimmed(stage: Stage, **kept: Any) -> None:
+    upkeep = Upkeep(stage.term(), stage.fleet, History(**kept))  # type: ignore[arg-type]
+    for _ in range(8):
         upkeep.round()
-    left = [each.nominal for each in stage.done()]
-    assert left == [START - timedelta(minutes=minute) for minute in reversed(range(25))]
+
+
+def test_the_history_is_cut_to_a_bounded_length(stage: Stage) -> None:
+    ended(stage, range(75))
+    trimmed(stage, count=10)
+    assert left(stage) == list(reversed(range(25)))
+
+
+def test_the_history_goes_with_its_age_but_for_the_last_of_a_job_that_is_planned(stage: Stage) -> None:
+    ended(stage, [5, 61, 62, 70])
+    ended(stage, [80, 90], "quarterly")
+    ended(stage, [100], "backfilled", finished=START)  # an old window, run just now
+    upkeep = Upkeep(
+        stage.term(job(), job("quarterly"), job("backfilled")),
+        stage.fleet,  # type: ignore[arg-type]
+        History(age=timedelta(minutes=60)),
+    )
+    for _ in range(8):
+        upkeep.round()
+    assert [left(stage, each) for each in ("work", "quarterly", "backfilled")] == [[5], [80], [100]]
+
+
+def test_the_history_of_a_job_that_left_the_schedule_goes_too(stage: Stage) -> None:
+    """Schedules made and removed at run time would fill the store otherwise."""
+    ended(stage, range(100), "long gone", finished=START)
+    ended(stage, [80, 90], "a while ago")
+    trimmed(stage, count=10, age=timedelta(minutes=60))
+    assert left(stage, "long gone") == list(reversed(range(50)))
+    assert left(stage, "a while ago") == []
 
 
 # --- by hand ---
