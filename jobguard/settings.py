@@ -157,6 +157,9 @@ class Settings:
     history_days: float = _setting(400.0, _days)
     """Days for which a verdict is kept, if there are not too many; the last of a planned job stays."""
 
+    audit_count: int = _setting(10_000, _positive)
+    """Entries kept of the audit log; none is kept for longer than history_days."""
+
     jobs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False, metadata={"read": _jobs})
     """Policies by the name of the beat entry; `*` holds for all."""
 

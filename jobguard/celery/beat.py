@@ -175,7 +175,8 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
                 host=f"{socket.gethostname()} pid {os.getpid()}",
             )
             leader = Leader(definitions, self._publish, _now)
-            history = History(self._settings.history_count, timedelta(days=self._settings.history_days))
+            kept = self._settings
+            history = History(kept.history_count, timedelta(days=kept.history_days), kept.audit_count)
             self._term = _Term(leader, Upkeep(leader, Fleet(self.app, client, self._keys), history))
         return self._term
 

@@ -35,10 +35,14 @@ _TRIM_STEP = 50
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What is kept of each job: so many verdicts, and none for longer; the last of a planned job stays."""
+    """What is kept of each job: so many verdicts, and none for longer; the last of a planned job stays.
+
+    And of the audit log: so many entries of all, and none for longer.
+    """
 
     count: int = 1000
     age: timedelta = timedelta(days=400)
+    audits: int = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,7 @@ class Upkeep:
                 self._aside[occurrence] = now + AFTER_FAILURE
         with apart("the history"):
             self._trim()
+            self._trim_audit()
 
     def _mend(self, occurrence: Occurrence, sight: Sight) -> bool:
         """What one occurrence needs; False if that cannot be done."""
@@ -241,3 +246,14 @@ class Upkeep:
             return decode(kv.value, Done).finished < self.leader.clock() - self.history.age
         except msgspec.DecodeError:
             return False  # newer code's
+
+    def _trim_audit(self) -> None:
+        """The oldest entries go, in every round: one deploy may write as many as there are jobs."""
+        leader, prefix = self.leader, self.leader.keys.prefix("audit")
+        oldest = leader.client.range(prefix, prefix_end(prefix), limit=_TRIM_STEP, keys_only=True)
+        gone = [kv.key for kv in oldest.kvs]
+        if oldest.count < self.history.audits + _TRIM_STEP:
+            past = leader.keys.audit(leader.clock() - self.history.age, "")
+            gone = [key for key in gone if key < past]
+        if gone:
+            leader.send(planning.forget(leader.fence, gone))

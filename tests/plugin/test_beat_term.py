@@ -554,6 +554,28 @@ def test_the_history_of_a_job_that_left_the_schedule_goes_too(stage: Stage) -> N
     assert left(stage, "a while ago") == []
 
 
+def audited(stage: Stage, minutes: Iterable[int]) -> None:
+    """Entries of so many minutes ago."""
+    for minute in minutes:
+        at = START - timedelta(minutes=minute)
+        entry = Audit(at=at, by="ann", action="pause", target="schedule work", reason=f"{minute}")
+        stage.client.put(stage.keys.audit(at, "nonce"), msgspec.json.encode(entry))
+
+
+@pytest.mark.parametrize(
+    ("kept", "left"),
+    [
+        ({"audits": 10}, range(1, 26)),
+        ({"age": timedelta(minutes=60)}, range(1, 61)),
+        ({}, range(1, 76)),
+    ],
+)
+def test_the_audit_log_goes_by_count_and_by_age(stage: Stage, kept: dict[str, Any], left: range) -> None:
+    audited(stage, range(1, 76))
+    trimmed(stage, **kept)
+    assert [each.reason for each in stage.audits()] == [str(minute) for minute in reversed(left)]
+
+
 # --- by hand ---
 
 ANN = Actor(by="ann", via="test", reason="the mail server moves")
