@@ -265,7 +265,7 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
             )
             return Sent.NO
         dispatched = copy.copy(entry)
-        dispatched.options = {**entry.options}
+        dispatched.options = _own(entry.options)
         self._dispatch = _Dispatch(record)
         try:
             self.apply_entry(dispatched, producer=producer)
@@ -317,6 +317,12 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
         elif self._trouble and not trouble:
             logger.info("jobguard: the store answers again")
         self._trouble = trouble
+
+
+def _own(options: dict[str, Any]) -> dict[str, Any]:
+    """Options that a hook may change, headers too: the entry's are the job's definition."""
+    headers = options.get("headers")
+    return {**options, "headers": {**headers}} if headers else {**options}
 
 
 def _now() -> datetime:

@@ -189,23 +189,31 @@ def test_a_retry_is_sent_as_that_retry_and_never_expires(
 def test_a_hook_around_apply_entry_sees_every_message(
     app: Celery, published: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As Sentry does: patched on Celery's class, called with (self, entry) by position, rewrites headers."""
+    """As Sentry does: patched on Celery's class, called with (self, entry) by position, updates the headers.
+
+    Not those of the entry itself: they are the job's definition, and a check-in's id is no deploy.
+    """
     original = celery.beat.Scheduler.apply_entry
     seen = []
 
     def patched(*args: Any, **kwargs: Any) -> Any:
         scheduler, entry = args
         seen.append((entry.name, entry.schedule))
-        entry.options["headers"] = {**entry.options.pop("headers", {}), "sentry-monitor": "x"}
+        headers = entry.options.pop("headers", {})
+        headers.update({"sentry-monitor": "x"})
+        entry.options["headers"] = headers
         return original(scheduler, entry, **kwargs)
 
     monkeypatch.setattr(celery.beat.Scheduler, "apply_entry", patched)
+    app.conf.beat_schedule["work"]["options"] = {"headers": {"mine": 1}}
     scheduler = Scheduler(app)
+    definition = scheduler._jobs["work"].definition(NOON, 0)
     before = copy.deepcopy(scheduler.schedule["work"].options)
     assert publish(scheduler, record()) is Sent.YES
     assert seen[0][0] == "work"
-    assert {"sentry-monitor", "jobguard"} <= set(published[0]["headers"])
+    assert {"mine", "sentry-monitor", "jobguard"} <= set(published[0]["headers"])
     assert scheduler.schedule["work"].options == before
+    assert definition.options == {"headers": {"mine": 1}}
 
 
 def test_a_publication_that_fails_may_have_happened(
