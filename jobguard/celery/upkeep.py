@@ -75,18 +75,25 @@ class Upkeep:
     _trim_from: bytes = b""
     _named: set[str] = field(default_factory=set)
     _aside: dict[Occurrence, datetime] = field(default_factory=dict)
+    _reran: bool = False
 
     def round(self) -> None:
-        """Look at everything open once, and do what it needs."""
+        """Look at everything open, and do what it needs; a rerun that need not wait goes out at once."""
+        self._reran = False
+        self._mend_all()
+        if self._reran:
+            self._mend_all()
+        with apart("the history"):
+            self._trim()
+            self._trim_audit()
+
+    def _mend_all(self) -> None:
         sight, now = self._look(), self.leader.clock()
         self.leader.keep_only(opened.record for opened in sight.opened.values())
         self._aside = {each: until for each, until in self._aside.items() if until > now}
         for occurrence in sight.opened:
             if occurrence not in self._aside and not self._mend(occurrence, sight):
                 self._aside[occurrence] = now + AFTER_FAILURE
-        with apart("the history"):
-            self._trim()
-            self._trim_audit()
 
     def _mend(self, occurrence: Occurrence, sight: Sight) -> bool:
         """What one occurrence needs; False if that cannot be done."""
@@ -197,6 +204,7 @@ class Upkeep:
         if isinstance(leader.send(step), Written):
             name = occurrence_text(opened.record.occurrence)
             logger.warning("jobguard: %s: %s; attempt %d follows", name, reason, opened.record.n + 1)
+            self._reran = self._reran or not_before <= leader.clock()
 
     def _end(self, opened: Seen[Open], attempt: Attempt | None, verdict: Verdict, reason: str) -> None:
         leader = self.leader
