@@ -22,6 +22,8 @@ from tests.parity.replay import Call, empty, replay, send, spoken
 from tests.parity.requests import BEFORE_THE_CROWD, crowd
 from tests.stores import etcd, nodes
 
+pytestmark = pytest.mark.timeout(600)  # so many requests, however long they take
+
 MEMBERS_MAX = 5
 
 

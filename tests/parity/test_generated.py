@@ -14,6 +14,8 @@ from tests.parity.replay import WHOLE_STORE, At, Call, Step, Watch, replay, repl
 from tests.parity.requests import LEASES, UNKNOWN_LEASE, long_sequence, sequence
 from tests.stores import nodes
 
+pytestmark = pytest.mark.timeout(600)  # so many requests, however long they take
+
 
 def test_one_node_answers_as_etcd_does(oracle: Gateway, ours: Gateway) -> None:
     check(lambda steps: replay_on_both(ours, oracle, steps), long_sequence, examples=520, requests=16_800)

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from hypothesis import strategies as st
 
 from tests.gateway import Gateway, Stream, b64
@@ -19,6 +20,8 @@ from tests.messages import COMPACTION, PROGRESS, RANGE, WATCH, cancel
 from tests.parity.agreement import check
 from tests.parity.replay import Call, absolute, empty, forgotten, relative, revisions, send, spoken
 from tests.parity.requests import BEFORE_THE_CROWD, LEASES, recipes, watch, weighted, writes
+
+pytestmark = pytest.mark.timeout(600)  # so many requests, however long they take
 
 MARK = b64("~mark")
 MARKER = 1000  # the watcher of the mark, whose event says that all before it has been sent

@@ -33,13 +33,14 @@ from jobguard.demo.outbox import reading
 from jobguard.errors import JobguardError
 from jobguard.records import Cursor, Done, Keys, Verdict, decode
 from tests.plugin.ledger_outbox import STEPS, Effect, all_effects, metadata
+from tests.plugin.ledger_plants import PLANTS
 from tests.ports import free_ports
 from tests.stores import Cluster, leader_of, make
 
 ROOT = Path(__file__).resolve().parents[2]
 JOBS = {"early": 1.0, "late": 1.0, "slow": 2.0, "often": 0.5}
 TTL_S = 3.0
-CALM_S = 90.0
+CALM_S = 90.0  # without a fault, and nothing ends: then nothing will
 FLAGS = ("--heartbeat-interval", "50", "--election-timeout", "500")
 
 
@@ -292,8 +293,11 @@ class Trouble:
 # --- the run --------------------------------------------------------------------------------------
 
 
-def run(seconds: float, seed: int, folder: Path) -> Report:
-    """Trouble for `seconds`, calm until every occurrence has its verdict, then the judgement."""
+def run(seconds: float, seed: int, folder: Path, plant: str | None = None) -> Report:
+    """Trouble for `seconds`, calm until every occurrence has its verdict, then the judgement.
+
+    `plant`: a bug from ledger_plants that the cast shall have, and the judgement find.
+    """
     report = Report(seed, seconds)
     dice = random.Random(seed)
     store, broker = make("jobguard", folder / "store", 3, FLAGS), Broker(folder / "broker")
@@ -304,7 +308,7 @@ def run(seconds: float, seed: int, folder: Path) -> Report:
         broker.start()
         stack.callback(broker.stop)
         store.wait_healthy()
-        environment = _environment(folder, store, broker)
+        environment = {**_environment(folder, store, broker), "TEST_PLANT": plant or ""}
         hosts = [_host(f"h{number}", folder, environment) for number in (1, 2)]
         for host in hosts:
             for actor in host.actors:
@@ -375,16 +379,18 @@ class Ledger:
         self._until(lambda: len(self._dones()) >= count, "the first occurrences end")
 
     def wait_for_all(self, last: datetime, meanwhile: Callable[[], None]) -> None:
-        """Until whatever was due by `last` is planned, and nothing of it is open."""
-
-        def over() -> bool:
+        """Until whatever was due by `last` is planned and has ended, or nothing ends any more."""
+        left: list[str] | None = None
+        deadline = time.monotonic() + CALM_S
+        while left != []:
             meanwhile()
             with suppress(JobguardError):
-                return self._planned_until() >= last and not self._open(last)
-            return False
-
-        with suppress(TimeoutError):  # the judgement names what is left
-            self._until(over, "every occurrence ends")
+                waiting = self._open(last) if self._planned_until() >= last else ["what is not planned"]
+                if waiting != left:
+                    left, deadline = waiting, time.monotonic() + CALM_S
+            if time.monotonic() > deadline:
+                return  # the judgement names what is left
+            time.sleep(0.2)
 
     def _until(self, true: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + CALM_S
@@ -476,15 +482,16 @@ def wrong_starts(starts: Sequence[dict[str, Any]]) -> list[str]:
 @click.command()
 @click.option("--seconds", type=float, default=60.0)
 @click.option("--seed", type=int)
+@click.option("--plant", type=click.Choice(sorted(PLANTS)), help="A bug that it must find.")
 @click.option("--keep", type=click.Path(path_type=Path), help="Where logs, journal and outbox stay.")
-def main(seconds: float, seed: int | None, keep: Path | None) -> None:
+def main(seconds: float, seed: int | None, plant: str | None, keep: Path | None) -> None:
     """Beats and workers of two hosts in trouble; exits with 1 if an effect happened twice or never."""
     chosen = random.randrange(1 << 32) if seed is None else seed
     print(f"seed         {chosen}", flush=True)
     with tempfile.TemporaryDirectory(prefix="jobguard-ledger-") as made:
         folder = keep or Path(made)
         folder.mkdir(parents=True, exist_ok=True)
-        report = run(seconds, chosen, folder)
+        report = run(seconds, chosen, folder, plant)
     print(report)
     sys.exit(1 if report.violations else 0)
 

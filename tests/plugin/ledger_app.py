@@ -18,6 +18,7 @@ from jobguard import recovery
 from jobguard.demo.outbox import open_outbox
 from jobguard.fencing.sqlalchemy import create_guards, fence
 from tests.plugin.ledger_outbox import STEPS, Effect, effects_of, metadata, write
+from tests.plugin.ledger_plants import PLANTS
 
 JOBS = {"early": 1.0, "late": 1.0, "slow": 2.0, "often": 0.5}
 
@@ -49,10 +50,16 @@ app.conf.update(
     },
 )
 jobguard.install(app)
+if plant := os.environ.get("TEST_PLANT"):
+    PLANTS[plant]()
 
 
 def work(seconds: float) -> None:
-    """Each effect in a transaction of its own, what is there already left alone, with time to die between."""
+    """Each effect in a transaction of its own, with time to die between.
+
+    A rerun leaves alone what the attempts before it did. A first attempt does not look: if there are two of
+    it, or if it writes after a rerun began, it shows.
+    """
     run = jobguard.current()
     occurrence = f"{run.job} {run.nominal_time.isoformat()}"
     with Path(os.environ["TEST_JOURNAL"]).open("a") as journal:
@@ -66,7 +73,7 @@ def work(seconds: float) -> None:
             time.sleep(random.uniform(0, seconds))
             with engine.begin() as tx:
                 fence(tx, occurrence, run)
-                if step not in effects_of(tx, occurrence):
+                if run.attempt == 1 or step not in effects_of(tx, occurrence):
                     write(tx, Effect(occurrence, step, run.attempt, run.fencing_token))
     finally:
         engine.dispose()
