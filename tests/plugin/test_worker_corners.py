@@ -4,6 +4,7 @@ import os
 import signal
 
 import pytest
+from celery import Celery
 
 from jobguard.records import Verdict
 from tests.broker import is_running
@@ -106,3 +107,32 @@ def test_a_body_that_ends_its_process_is_lost_and_not_stuck(bench: Bench, how: s
     following = bench.plan("following", "run_once")
     bench.send(following, "run_once")
     assert bench.verdict(following).verdict is Verdict.RAN
+
+
+def test_a_message_that_a_lost_worker_gives_back_is_the_leaders_to_repeat(bench: Bench) -> None:
+    """With reject_on_worker_lost the broker delivers it again at once: claimed already, so dropped."""
+    worker = bench.worker("-c", "2")
+    occurrence = bench.plan("given back", "run_rejected_when_lost")
+    sent = bench.send(occurrence, "run_rejected_when_lost", 1, str(bench.gate("never")))
+    os.kill(bench.started(occurrence)["pid"], signal.SIGKILL)
+    until(lambda: " not run: second delivery" in worker.log, "the broker delivers it again")
+    until(lambda: bench.state(sent) == "REVOKED", "who waits for this attempt is told")
+    assert bench.events(occurrence) == ["started"]
+    attempt = bench.attempt(occurrence, 1)
+    assert attempt
+    assert attempt.outcome == "lost"
+    assert bench.open(occurrence), "the leader says whether it runs again"
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_bodies_of_one_worker_hold_a_lock_one_after_the_other(bench: Bench, pool: str) -> None:
+    """They share a process's client in threads, and the worker's name everywhere: neither is the lock's."""
+    bench.worker("-P", pool, "-c", "2")
+    with Celery("sender", broker=bench.broker, backend=bench.broker, set_as_current=False) as app:
+        sent = [app.send_task("hold_the_lock").id for _ in range(6)]
+    until(lambda: {bench.state(each) for each in sent} == {"SUCCESS"}, "all had it")
+    said = bench.journal()
+    assert [line["event"] for line in said] == ["enters", "leaves"] * 6
+    tokens = [line["token"] for line in said]
+    assert tokens == sorted(tokens)
+    assert len(set(tokens)) == 6

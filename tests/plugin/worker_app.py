@@ -297,3 +297,19 @@ def tell(said: Any) -> Any:
 @app.task(name="plain")
 def plain(number: int) -> int:
     return number + 1
+
+
+@app.task(name="run_rejected_when_lost", acks_late=True, reject_on_worker_lost=True)
+def run_rejected_when_lost(gate: str | None = None) -> str:
+    return run_once.run(gate)
+
+
+@app.task(name="hold_the_lock")
+def hold_the_lock() -> None:
+    """A lock of the user's own, which the worker's other bodies want too."""
+    with jobguard.client().lock("shared") as lock, JOURNAL.open("a") as journal:
+        for event in ("enters", "leaves"):
+            line = {"event": event, "job": "", "pid": os.getpid(), "token": lock.fencing_token}
+            journal.write(json.dumps(line) + "\n")
+            journal.flush()
+            time.sleep(0.05)
