@@ -19,8 +19,8 @@ import msgspec
 
 from jobguard.definition import by_hand
 from jobguard.errors import ConfigurationError, JobguardError
-from jobguard.observe import NotFound
 from jobguard.observe.reading import read
+from jobguard.observe.schedules import no_such_job
 from jobguard.operate import PATIENCE_S, Actor, found
 from jobguard.ops import compare_absent, compare_mod, get_op, prefix_end, put_op
 from jobguard.records import Keys, Occurrence, Open, Schedule, encode
@@ -92,7 +92,7 @@ def _look(
     (there,) = read(client, [RangeRequest(key=Keys(client.namespace).schedule(job))]).ranges
     seen = see(there[0] if there else None, Schedule)
     if seen is None:
-        raise NotFound(f"no job {job!r} is planned")
+        raise no_such_job(client, job)
     try:
         after = times_of(seen.record.fingerprint).after(start - _MICROSECOND)
     except ValueError as error:

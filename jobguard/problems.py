@@ -56,7 +56,7 @@ KINDS: tuple[tuple[type[JobguardError], Kind], ...] = (
             503,
             "The store does not answer",
             6,
-            "It goes on as soon as a majority of the store's nodes answers again.",
+            "It goes on as soon as a majority of the store's nodes answers again, if that is its address.",
         ),
     ),
     (

@@ -18,6 +18,7 @@ from jobguard import observe
 from jobguard.definition import Definition, definition_of, unmasked
 from jobguard.errors import ConfigurationError, JobguardError
 from jobguard.observe.reading import read
+from jobguard.observe.schedules import no_such_job
 from jobguard.operate import PATIENCE_S, Actor, found
 from jobguard.ops import compare_absent, compare_mod, delete_op, get_op, put_op
 from jobguard.records import Audit, Deploy, Keys, Schedule, encode
@@ -149,7 +150,7 @@ def _seen(client: "Client", job: str) -> Seen[Schedule]:
     (there,) = read(client, [RangeRequest(key=Keys(client.namespace).schedule(job))]).ranges
     seen = see(there[0] if there else None, Schedule)
     if seen is None:
-        raise observe.NotFound(f"no job {job!r} is planned")
+        raise no_such_job(client, job)
     return seen
 
 

@@ -22,9 +22,9 @@ from jobguard.backfill import NotConfirmed, Window, backfill
 from jobguard.backfill import preview as preview_backfill
 from jobguard.definition import Definition, by_hand
 from jobguard.errors import ConfigurationError
-from jobguard.observe import NotFound
 from jobguard.observe import schedules as list
 from jobguard.observe.reading import read
+from jobguard.observe.schedules import no_such_job
 from jobguard.operate import PATIENCE_S, Actor, found
 from jobguard.ops import compare_absent, compare_mod, compare_present, get_op, put_op
 from jobguard.records import Control, Keys, Occurrence, Schedule, encode
@@ -98,7 +98,7 @@ def _say(client: "Client", job: str, action: str, actor: Actor, **said: object) 
         timeout=PATIENCE_S,
     )
     if not answer.succeeded and not found(answer.responses[0].response_range):
-        raise NotFound(f"no job {job!r} is planned")
+        raise no_such_job(client, job)
     return new
 
 
@@ -113,7 +113,7 @@ def trigger(client: "Client", job: str, *, actor: Actor) -> Occurrence:
         (defined,) = read(client, [RangeRequest(key=keys.schedule(job))]).ranges
         schedule = see(defined[0] if defined else None, Schedule)
         if schedule is None:
-            raise NotFound(f"no job {job!r} is planned")
+            raise no_such_job(client, job)
         now = datetime.now(UTC)
         record = by_hand(schedule.record, now.replace(microsecond=now.microsecond or 1), now)
         audit = actor.audit("trigger", f"schedule {job}", after=record.occurrence.stamp)

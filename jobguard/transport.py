@@ -319,5 +319,7 @@ def _reason(error: Exception) -> str:
             return "timed out"
         case ssl.SSLError():
             return f"TLS: {error.reason or error}"
+        case HTTPError(__cause__=OSError(strerror=str(reason))):
+            return reason  # urllib3 puts its own objects before it
         case _:
             return str(error) or type(error).__name__

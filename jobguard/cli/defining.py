@@ -79,8 +79,10 @@ def moment(text: str, option: str = "--until") -> datetime:
     """A time with its offset. One without is refused: it would mean another moment on each host."""
     try:
         found = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise click.UsageError(f"{option}: {error}") from None
+    except ValueError:
+        raise click.UsageError(f"{option} {text} is no moment, such as 2026-12-01T06:00Z") from None
+    if len(text) == len("2026-12-01"):
+        raise click.UsageError(f"{option} {text} needs a time and an offset: {text}T00:00Z in UTC")
     if found.tzinfo is None:
         raise click.UsageError(f"{option} {text} needs an offset: {text}Z for UTC")
     return found.astimezone(UTC)

@@ -32,7 +32,7 @@ def command(examine: Examine) -> click.Command:
             _draw(seen)
         sys.exit(1 if seen.worst == "fail" else 0)
 
-    for option in reversed(CONNECTION):
+    for option in CONNECTION:
         doctor = option(doctor)
     return doctor
 

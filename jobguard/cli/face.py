@@ -54,9 +54,10 @@ def command(
             except JobguardError as error:
                 fail(error, output)
 
-        options = [*CONNECTION, *([STALE] if reads else [])]
-        for option in reversed(options):
+        own = vars(run).pop("__click_params__", [])  # the last comes first there
+        for option in reversed([*([STALE] if reads else []), *CONNECTION]):
             run = option(run)
+        vars(run)["__click_params__"] += own
         return (group.command if group else click.command)(**how)(run)
 
     return make
@@ -74,6 +75,7 @@ def setting(name: str, metavar: str, help: str) -> Callable[[Any], Any]:
 
 
 CONNECTION = (
+    click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True),
     setting("endpoints", "URLS", "The store's nodes."),
     setting("namespace", "NAME", "Whose keys."),
     setting("cacert", "FILE", "Whom to trust with https."),
@@ -81,7 +83,6 @@ CONNECTION = (
     setting("key", "FILE", "Its key."),
     setting("username", "NAME", "A user of the store; his password: JOBGUARD_PASSWORD, or a file."),
     setting("password_file", "FILE", "Holds his password."),
-    click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True),
 )
 STALE = click.option("--stale", is_flag=True, help="Take what one node remembers: works without a leader.")
 
@@ -102,8 +103,9 @@ def fail(error: JobguardError, output: str) -> NoReturn:
     if output == "json":
         click.echo(to_json(body(kind, str(error), details(error))), err=True)
     else:
-        hint = f". {kind.next_step}" if kind.next_step else ""
-        click.echo(f"Error: {str(error).rstrip('.')}{hint or '.'}", err=True)
+        text = str(error).rstrip(".")
+        ended = text if text.endswith("?") else f"{text}."
+        click.echo(f"Error: {ended} {kind.next_step}".rstrip(), err=True)
     sys.exit(kind.exit_code)
 
 

@@ -1,4 +1,4 @@
-"""What was changed in the schedule, by a deploy or by hand: from the audit log, the latest first.
+"""What was changed in the schedule, and done to it, by a deploy or by hand: from the audit log, latest first.
 
 Place in the house   observe -> changes -> reading, definition
 """
@@ -11,19 +11,22 @@ import msgspec
 from jobguard.definition import changed
 from jobguard.observe.reading import BadCursor, Page, opaque, read, transparent
 from jobguard.ops import prefix_end
-from jobguard.records import Audit, Keys, Schedule, decode
+from jobguard.records import Audit, Control, Keys, Schedule, decode
 from jobguard.wire import RangeRequest, int64
 
 if TYPE_CHECKING:
     from jobguard.client import Client
 
 _TARGET = "schedule"
-_ACTIONS = frozenset(("install", "withdraw", "add", "change", "remove", "roll back"))
+_DEFINED = frozenset(("install", "withdraw", "add", "change", "remove"))
+_DONE = frozenset(("roll back", "pause", "resume", "trigger", "backfill"))
 _STEP = 200
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """One definition that came, went, or became another. `action` is install or withdraw for a deploy's.
+    """One definition that came, went, or became another; or a pause, its end, a start or a backfill by hand.
+
+    `action` is install or withdraw for a deploy's.
 
     A deploy that was rolled back is none of one job: its `job` is empty.
     """
@@ -75,22 +78,36 @@ def _end(keys: Keys, cursor: str) -> bytes:
 
 
 def _change(audit: Audit) -> Change | None:
-    if audit.action not in _ACTIONS:
+    if audit.action not in _DEFINED | _DONE:
         return None
     return Change(
         at=audit.at,
         job=audit.target.removeprefix(_TARGET).strip(),
         action=audit.action,
-        what=_difference(audit),
+        what=_what(audit),
         by=audit.by,
         via=audit.via,
         reason=audit.reason,
     )
 
 
+def _what(audit: Audit) -> str:
+    match audit.action:
+        case "roll back":
+            return f"from {audit.before} to {audit.after}"
+        case "pause":
+            until = decode(audit.after.encode(), Control).until
+            return f"until {until:%Y-%m-%dT%H:%M:%SZ}" if until else "until it is resumed"
+        case "resume":
+            return ""
+        case "trigger":
+            return f"the run of {audit.after}"
+        case "backfill":
+            return audit.after
+    return _difference(audit)
+
+
 def _difference(audit: Audit) -> str:
-    if audit.action == "roll back":
-        return f"from {audit.before} to {audit.after}"
     before, after = (
         decode(each.encode(), Schedule) if each else None for each in (audit.before, audit.after)
     )

@@ -4,6 +4,7 @@ Place in the house   observe -> schedules -> reading, preview
 """
 
 from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -58,8 +59,17 @@ def schedule(client: "Client", job: str, *, stale: bool = False) -> Schedule:
     asked = [RangeRequest(key=keys.schedule(job)), RangeRequest(key=keys.control(job))]
     found, said = read(client, asked, stale=stale).ranges
     if not found:
-        raise NotFound(f"no job {job!r} is planned")
+        raise no_such_job(client, job, stale=stale)
     return _schedule(found[0], said[0] if said else None)
+
+
+def no_such_job(client: "Client", job: str, *, stale: bool = False) -> NotFound:
+    """To be raised for a name that nobody plans; it says which comes nearest."""
+    keys = Keys(client.namespace)
+    asked = msgspec.structs.replace(under(keys.prefix("schedules")), keys_only=True)
+    planned = [keys.parts(kv.key)[1] for kv in read(client, [asked], stale=stale).ranges[0]]
+    close = get_close_matches(job, planned, n=1)
+    return NotFound(f"no job {job!r} is planned" + (f"; did you mean {close[0]!r}?" if close else ""))
 
 
 def job_of(id: str) -> str:
@@ -92,7 +102,7 @@ def upcoming_fires(client: "Client", job: str, count: int, *, stale: bool = Fals
     keys = Keys(client.namespace)
     (found,) = read(client, [RangeRequest(key=keys.schedule(job))], stale=stale).ranges
     if not found:
-        raise NotFound(f"no job {job!r} is planned")
+        raise no_such_job(client, job, stale=stale)
     definition = decode(found[0].value, Definition)
     try:
         times = times_of(definition.fingerprint)

@@ -1,6 +1,7 @@
 """Failures are one sentence on stderr and an exit code; nothing is loaded that a command does not need."""
 
 import json
+import re
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
@@ -44,6 +45,32 @@ def test_a_mistake_of_the_caller_is_exit_code_2(
     answer = CliRunner(env=environment).invoke(cli.main, arguments)
     assert answer.exit_code == 2
     assert told in answer.stderr
+
+
+def test_a_wrong_address_is_told_in_plain_words() -> None:
+    answer = CliRunner(env=nowhere()).invoke(cli.main, ["leaders"])
+    assert ": Connection refused. It goes on " in answer.stderr
+    assert answer.stderr.endswith(" answers again, if that is its address.\n")
+    elsewhere = CliRunner(env=nowhere()).invoke(
+        cli.main, ["leaders", "--endpoints", "http://nosuch.invalid:1"]
+    )
+    assert "http://nosuch.invalid:1: Name or service not known. " in elsewhere.stderr
+
+
+def test_a_question_is_no_sentence_with_a_full_stop() -> None:
+    answer = CliRunner(env={"JOBGUARD_ENDPONTS": "x"}).invoke(cli.main, ["leaders"])
+    assert answer.stderr.endswith("did you mean JOBGUARD_ENDPOINTS?\n")
+
+
+@pytest.mark.parametrize("command", ["leaders", "doctor", "health", "locks release", "schedules backfill"])
+def test_a_commands_own_options_come_before_how_to_connect(command: str) -> None:
+    shown = CliRunner().invoke(cli.main, [*command.split(), "--help"]).stdout.partition("Example")[0]
+    options = re.findall(r"^  (?:-\w, )?(--[\w-]+)", shown, re.MULTILINE)
+    names = ("endpoints", "namespace", "cacert", "cert", "key", "username", "password-file")
+    connection = [f"--{name}" for name in names]
+    own = options[: options.index("--output")]
+    assert not {*own} & {*connection}
+    assert options[len(own) :] == ["--output", *connection, "--help"]
 
 
 @pytest.mark.parametrize("name", ["store", "demo"])

@@ -65,9 +65,19 @@ def test_a_job_is_paused_until_a_time_and_resumed(client: Client, run: Run) -> N
     assert [decode(kv.value, Audit).action for kv in entries] == ["pause", "resume"]
 
 
-@pytest.mark.parametrize("until", ["soon", "2199-01-01T01:00", "2020-01-01T01:00Z"])
-def test_an_end_that_is_no_moment_to_come_is_refused(client: Client, run: Run, until: str) -> None:
-    assert run("schedules", "pause", "poll", "--reason", "moves", "--until", until).exit_code == 2
+@pytest.mark.parametrize(
+    ("until", "text"),
+    [
+        ("soon", "--until soon is no moment, such as 2026-12-01T06:00Z"),
+        ("2199-01-01", "--until 2199-01-01 needs a time and an offset: 2199-01-01T00:00Z in UTC"),
+        ("2199-01-01T01:00", "--until 2199-01-01T01:00 needs an offset: 2199-01-01T01:00Z for UTC"),
+        ("2020-01-01T01:00Z", "would be over already."),
+    ],
+)
+def test_an_end_that_is_no_moment_to_come_is_refused(client: Client, run: Run, until: str, text: str) -> None:
+    answer = run("schedules", "pause", "poll", "--reason", "moves", "--until", until)
+    assert answer.exit_code == 2
+    assert answer.stderr.rstrip().endswith(text)
     assert client.get(Keys(client.namespace).control("poll")) is None
 
 
@@ -84,6 +94,41 @@ def test_a_job_that_nobody_plans_is_exit_code_3(run: Run, words: tuple[str, ...]
     answer = run("schedules", words[0], "nothing", *words[1:])
     assert (answer.exit_code, answer.stdout) == (3, "")
     assert "no job 'nothing' is planned" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("preview", "digets"),
+        ("pause", "digets", "--reason", "r"),
+        ("trigger", "digets"),
+        ("remove", "digets"),
+        ("backfill", "digets", "--from", "2026-11-01T00:00Z", "--to", "2026-11-08T00:00Z"),
+    ],
+)
+def test_the_nearest_name_is_suggested(run: Run, words: tuple[str, ...]) -> None:
+    assert run("schedules", *words).stderr == "Error: no job 'digets' is planned; did you mean 'digest'?\n"
+
+
+def test_what_was_done_by_hand_is_told_too(run: Run) -> None:
+    run("schedules", "pause", "poll", "--reason", "mail moves", "--until", "2199-01-01T00:00Z")
+    run("schedules", "pause", "poll", "--reason", "for good")
+    run("schedules", "resume", "poll")
+    run("schedules", "trigger", "poll", "--reason", "to see it")
+    window = ("--from", "2026-11-01T00:00Z", "--to", "2026-11-01T00:00:10Z", "--confirm", "2")
+    run("schedules", "backfill", "poll", *window)
+    told = json.loads(run("schedules", "changes", "poll", "-o", "json").stdout)["items"]
+    assert [(each["action"], each["reason"]) for each in told] == [
+        ("backfill", ""),
+        ("trigger", "to see it"),
+        ("resume", ""),
+        ("pause", "for good"),
+        ("pause", "mail moves"),
+    ]
+    backfill, trigger, resume, good, until = (each["what"] for each in told)
+    assert backfill.startswith("1 to 2 of 2: 2026-11-01T00:00:00.000001Z to ")
+    assert trigger.startswith("the run of 20")
+    assert [resume, good, until] == ["", "until it is resumed", "until 2199-01-01T00:00:00Z"]
 
 
 def test_a_schedule_is_made_changed_and_removed_and_each_is_told(run: Run) -> None:
