@@ -4,8 +4,10 @@ Place in the house   the web UI, the REST API and the CLI  ->  problems  ->  err
 Never                changes a name or a number that was released
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import msgspec
 
 from jobguard.backfill import NotConfirmed
 from jobguard.errors import (
@@ -75,20 +77,38 @@ KINDS: tuple[tuple[type[JobguardError], Kind], ...] = (
 
 
 def kind_of(error: JobguardError) -> Kind:
-    return next(kind for family, kind in KINDS if isinstance(error, family))
+    return kind_of_family(type(error))
 
 
-def details(error: JobguardError) -> dict[str, object]:
+def kind_of_family(family: type[JobguardError]) -> Kind:
+    return next(kind for known, kind in KINDS if issubclass(family, known))
+
+
+def current(error: JobguardError) -> object:
     """What else a program needs to go on: who holds the lock instead, how the schedule is now."""
-    return {"current": error.now} if isinstance(error, HolderChanged | ScheduleChanged) else {}
+    return error.now if isinstance(error, HolderChanged | ScheduleChanged) else None
 
 
-def body(kind: Kind, detail: str, more: Mapping[str, object]) -> dict[str, object]:
-    """An error as RFC 9457 writes it. `type` never changes, `detail` is for people and may."""
-    return {
-        "type": f"urn:jobguard:problem:{kind.name}",
-        "title": kind.title,
-        "status": kind.status,
-        "detail": detail,
-        **more,
-    }
+class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An error as RFC 9457 writes it. `type` never changes, `detail` is for people and may.
+
+    `instance` is the path that was asked; `current` what is there instead, where that has changed.
+    """
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str = ""
+    current: Any = None
+
+
+def body(kind: Kind, detail: str, *, instance: str = "", current: object = None) -> Problem:
+    return Problem(
+        type=f"urn:jobguard:problem:{kind.name}",
+        title=kind.title,
+        status=kind.status,
+        detail=detail,
+        instance=instance,
+        current=current,
+    )

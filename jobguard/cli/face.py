@@ -19,7 +19,7 @@ import msgspec
 from jobguard.client import Client
 from jobguard.errors import JobguardError
 from jobguard.observe import to_json
-from jobguard.problems import body, details, kind_of
+from jobguard.problems import body, current, kind_of
 from jobguard.settings import Settings
 
 
@@ -101,7 +101,7 @@ def fail(error: JobguardError, output: str) -> NoReturn:
     """One sentence, or problem+json for a program, on stderr."""
     kind = kind_of(error)
     if output == "json":
-        click.echo(to_json(body(kind, str(error), details(error))), err=True)
+        click.echo(to_json(body(kind, str(error), current=current(error))), err=True)
     else:
         text = str(error).rstrip(".")
         ended = text if text.endswith("?") else f"{text}."

@@ -11,6 +11,7 @@ from werkzeug.datastructures import Headers
 from jobguard import Client
 from jobguard_webui import create_app
 from tests.stores import KINDS, Cluster, Kind, running
+from tests.webui.conforming import Conforming
 
 TOKEN = "a token for tests"
 OURS = {"Sec-Fetch-Site": "same-origin"}
@@ -35,7 +36,9 @@ def client(store: Cluster, request: pytest.FixtureRequest) -> Iterator[Client]:
 
 @pytest.fixture
 def app(client: Client) -> Flask:
-    return create_app(client, token=TOKEN)
+    app = create_app(client, token=TOKEN)
+    app.test_client_class = Conforming
+    return app
 
 
 @pytest.fixture
@@ -53,7 +56,7 @@ def pages(app: Flask) -> FlaskClient:
     return browser
 
 
-class Bearer(FlaskClient):
+class Bearer(Conforming):
     """A program that sends the token with every request."""
 
     def open(self, *args: Any, **how: Any) -> Any:

@@ -23,7 +23,7 @@ def install(app: Flask) -> None:
 def refusal(error: JobguardError) -> ResponseReturnValue:
     kind = kind_of(error)
     if auth.is_api(request):
-        return problem(kind, str(error), more=problems.details(error))
+        return problem(kind, str(error), current=problems.current(error))
     return page(kind.status, kind.title, freshness.sentence(str(error)), kind.next_step)
 
 

@@ -1,12 +1,13 @@
 """Locks and running jobs with their holders, and their release by hand."""
 
+from typing import Annotated
+
 import msgspec
-from flask import Blueprint, request
-from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import BadRequest
+from flask import Blueprint
 
 from jobguard import observe, operate
-from jobguard_webui.api.answer import answer, limit, seen_revision
+from jobguard.records import Audit
+from jobguard_webui.api.operation import Cursor, Id, IfMatch, Limit, operation
 from jobguard_webui.auth import actor
 from jobguard_webui.freshness import look, store
 
@@ -14,32 +15,44 @@ bp = Blueprint("locks", __name__, url_prefix="/locks")
 
 
 class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of a release: why, and for a run whether to end it or to run it again."""
+    """Why a lock is taken from its holder, and for a run whether to end it or to run it again."""
 
     reason: str
     then: operate.Then = operate.Then.END
 
 
+class Released(msgspec.Struct, frozen=True, kw_only=True):
+    """The lock as it was held, and the entry of the audit log."""
+
+    released: observe.Lock
+    audit: Audit
+
+
 @bp.get("")
-def index() -> ResponseReturnValue:
-    args = request.args
-    return answer(look(observe.locks, name=args.get("name"), limit=limit(), cursor=args.get("cursor")))
+@operation()
+def index(
+    name: Annotated[str, msgspec.Meta(description="Only the locks of exactly this name.")] | None = None,
+    limit: Limit = 50,
+    cursor: Cursor | None = None,
+) -> observe.Page[observe.Lock]:
+    """What is held, locks and runs, by name."""
+    return look(observe.locks, name=name, limit=limit, cursor=cursor)
 
 
 @bp.get("/<id>")
-def show(id: str) -> ResponseReturnValue:
-    lock = look(observe.lock, id)
-    return answer(lock, etag=str(lock.revision))
+@operation(etag=True)
+def show(id: Id) -> observe.Lock:
+    """One lock, with its holder and who waits."""
+    return look(observe.lock, id)
 
 
 @bp.delete("/<id>")
-def release(id: str) -> ResponseReturnValue:
-    """Take the lock from the holder that If-Match names, and from no other."""
-    revision = seen_revision("holder")
-    try:
-        asked = msgspec.json.decode(request.get_data(), type=Release)
-    except msgspec.DecodeError as error:
-        raise BadRequest(f'the body is {{"reason": "…"}}: {error}') from None
+@operation(refuses=(operate.HolderChanged,))
+def release(id: Id, revision: Annotated[int, IfMatch("holder")], asked: Release) -> Released:
+    """Take the lock from the holder that If-Match names, and from no other.
+
+    The holder's process is not stopped: from here on its token is refused where tokens are checked.
+    """
     released = operate.release(
         store().client,
         id,
@@ -47,4 +60,4 @@ def release(id: str) -> ResponseReturnValue:
         actor=operate.Actor(by=actor(), via="api", reason=asked.reason),
         then=asked.then,
     )
-    return answer({"released": released.lock, "audit": released.audit})
+    return Released(released=released.lock, audit=released.audit)

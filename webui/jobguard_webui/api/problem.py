@@ -3,7 +3,7 @@
 Place in the house   errors -> api.problem -> jobguard.problems
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from flask import Response, request
 
@@ -15,10 +15,10 @@ def problem(
     kind: problems.Kind,
     detail: str,
     *,
-    more: Mapping[str, object] | None = None,
+    current: object = None,
     headers: Iterable[tuple[str, str]] = (),
 ) -> Response:
-    body = problems.body(kind, detail, {"instance": request.path, **(more or {})})
+    body = problems.body(kind, detail, instance=request.path, current=current)
     response = Response(to_json(body), kind.status, mimetype="application/problem+json")
     response.headers.extend((name, value) for name, value in headers if name.lower() != "content-type")
     return response

@@ -1,27 +1,25 @@
 """Schedules: what is planned; made, changed and removed at run time; what was changed; backfills."""
 
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Annotated
 
 import msgspec
-from flask import Blueprint, request, url_for
-from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import BadRequest
+from flask import Blueprint, url_for
 
 from jobguard import backfill, observe, registry
 from jobguard.definition import Definition, shown
 from jobguard.operate import Actor
-from jobguard_webui.api.answer import answer, limit, seen_revision
+from jobguard_webui.api.operation import Cursor, Id, IfMatch, JobName, Limit, Moment, operation
 from jobguard_webui.auth import actor
 from jobguard_webui.freshness import look, store
 
 bp = Blueprint("schedules", __name__)
 
-T = TypeVar("T")
+Revision = Annotated[int, IfMatch("schedule")]
 
 
-class Change(Definition, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The body of a PUT: a whole definition, and why."""
+class ChangedSchedule(Definition, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A whole definition, and why."""
 
     reason: str = ""
 
@@ -29,112 +27,121 @@ class Change(Definition, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return Definition(**{name: getattr(self, name) for name in Definition.__struct_fields__})
 
 
-class New(Change, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The body of a POST: the same, with its name."""
+class NewSchedule(ChangedSchedule, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A definition with its name, and why."""
 
     job: str
 
 
-class Removal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Reason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why; kept in the audit log."""
+
     reason: str = ""
 
 
+class Removed(msgspec.Struct, frozen=True, kw_only=True):
+    """What is planned no more, as it was."""
+
+    job: str
+    removed: Definition
+
+
 class Backfill(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    start: str
-    end: str
+    """A window from `start` until just before `end`, and how many runs it holds as the preview said."""
+
+    start: Moment
+    end: Moment
     count: int
     reason: str = ""
 
 
+class Backfilled(msgspec.Struct, frozen=True, kw_only=True):
+    """The nominal times of the runs that are planned, each one's own."""
+
+    job: str
+    planned: list[datetime]
+
+
 @bp.get("/schedules")
-def index() -> ResponseReturnValue:
-    return answer(look(observe.schedules, limit=limit(), cursor=request.args.get("cursor")))
+@operation()
+def index(limit: Limit = 50, cursor: Cursor | None = None) -> observe.Page[observe.Schedule]:
+    """What is planned, by name."""
+    return look(observe.schedules, limit=limit, cursor=cursor)
 
 
 @bp.post("/schedules")
-def add() -> ResponseReturnValue:
-    new = body(New)
-    made = registry.add(store().client, new.job, new.definition(), actor=who(new.reason))
-    response = answer(made, etag=str(made.revision))
-    response.status_code, response.headers["Location"] = 201, url_for(".show", id=made.id)
-    return response
+@operation(
+    status=201,
+    etag=True,
+    location=lambda made: url_for(".show", id=made.id),
+    refuses=(registry.ScheduleExists,),
+)
+def add(new: NewSchedule) -> observe.Schedule:
+    """Make a schedule; the leading beat plans it within a second, and no deploy removes it."""
+    return registry.add(store().client, new.job, new.definition(), actor=who(new.reason))
 
 
 @bp.get("/schedules/<id>")
-def show(id: str) -> ResponseReturnValue:
-    found = look(observe.schedule, observe.job_of(id))
-    return answer(found, etag=str(found.revision))
+@operation(etag=True)
+def show(id: Id) -> observe.Schedule:
+    """One schedule."""
+    return look(observe.schedule, observe.job_of(id))
 
 
 @bp.put("/schedules/<id>")
-def change(id: str) -> ResponseReturnValue:
-    """Put a definition in the place of the one that If-Match names."""
-    revision, wanted = seen_revision("schedule"), body(Change)
-    changed = registry.change(
-        store().client,
-        observe.job_of(id),
-        wanted.definition(),
-        actor=who(wanted.reason),
-        revision=revision,
-    )
-    return answer(changed, etag=str(changed.revision))
+@operation(etag=True, refuses=(registry.ScheduleChanged,))
+def change(id: Id, revision: Revision, wanted: ChangedSchedule) -> observe.Schedule:
+    """Put a definition in the place of the one that If-Match names; it was made at run time.
+
+    A mask that was read and is sent back stands for what it hides.
+    """
+    job, definition = observe.job_of(id), wanted.definition()
+    return registry.change(store().client, job, definition, actor=who(wanted.reason), revision=revision)
 
 
 @bp.delete("/schedules/<id>")
-def remove(id: str) -> ResponseReturnValue:
-    """Remove the schedule that If-Match names."""
-    revision, removal = seen_revision("schedule"), body(Removal)
+@operation(refuses=(registry.ScheduleChanged,))
+def remove(id: Id, revision: Revision, why: Reason) -> Removed:
+    """Remove the schedule that If-Match names; it was made at run time. What is planned still runs."""
     job = observe.job_of(id)
-    removed = registry.remove(store().client, job, actor=who(removal.reason), revision=revision)
-    return answer({"job": job, "removed": shown(removed)})
+    removed = registry.remove(store().client, job, actor=who(why.reason), revision=revision)
+    return Removed(job=job, removed=shown(removed))
 
 
 @bp.get("/schedules/<id>/backfills")
-def preview_backfill(id: str) -> ResponseReturnValue:
-    """What a backfill of the window would run."""
-    args = request.args
-    start, end = (moment(args.get(name, ""), name) for name in ("start", "end"))
-    return answer(backfill.preview(store().client, observe.job_of(id), start, end))
+@operation()
+def preview_backfill(id: Id, start: Moment, end: Moment) -> backfill.Window:
+    """What a backfill from `start` until just before `end` would run."""
+    return backfill.preview(store().client, observe.job_of(id), utc(start), utc(end))
 
 
 @bp.post("/schedules/<id>/backfills")
-def plan_backfill(id: str) -> ResponseReturnValue:
-    """Plan it; `count` is what the preview said."""
-    asked, job = body(Backfill), observe.job_of(id)
-    start, end = moment(asked.start, "start"), moment(asked.end, "end")
-    planned = backfill.backfill(store().client, job, start, end, count=asked.count, actor=who(asked.reason))
-    response = answer({"job": job, "planned": [each.nominal for each in planned]})
-    response.status_code = 201
-    return response
+@operation(status=201, refuses=(backfill.NotConfirmed,))
+def plan_backfill(id: Id, asked: Backfill) -> Backfilled:
+    """Run the window once more; `count` is what the preview said."""
+    job, window = observe.job_of(id), (utc(asked.start), utc(asked.end))
+    planned = backfill.backfill(store().client, job, *window, count=asked.count, actor=who(asked.reason))
+    return Backfilled(job=job, planned=[each.nominal for each in planned])
 
 
 @bp.get("/late")
-def late() -> ResponseReturnValue:
+@operation()
+def late() -> observe.Page[observe.Late]:
     """What should have been planned, published or started by now, and was not."""
-    return answer(look(observe.late))
+    return look(observe.late)
 
 
 @bp.get("/schedule-changes")
-def changes() -> ResponseReturnValue:
-    job, cursor = request.args.get("job") or None, request.args.get("cursor")
-    return answer(look(observe.schedule_changes, job=job, limit=limit(), cursor=cursor))
+@operation()
+def changes(
+    job: JobName | None = None, limit: Limit = 50, cursor: Cursor | None = None
+) -> observe.Page[observe.Change]:
+    """What deploys and operators changed, the latest first."""
+    return look(observe.schedule_changes, job=job, limit=limit, cursor=cursor)
 
 
-def body(kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(request.get_data() or b"{}", type=kind)
-    except msgspec.DecodeError as error:
-        raise BadRequest(f"the body is no {kind.__name__.lower()}: {error}") from None
-
-
-def moment(text: str, name: str) -> datetime:
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise BadRequest(f"{name} is a time such as 2026-12-01T06:00Z") from None
-    if found.tzinfo is None:
-        raise BadRequest(f"{name} needs an offset: {text}Z for UTC")
-    return found.astimezone(UTC)
+def utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC)
 
 
 def who(reason: str) -> Actor:
