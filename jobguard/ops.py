@@ -6,6 +6,7 @@ Gives                compares and operations for `Client.txn`
 Never                talks to the store
 """
 
+from functools import lru_cache
 from urllib.parse import quote
 
 from jobguard import wire
@@ -68,9 +69,10 @@ def delete_prefix_op(prefix: str | bytes) -> RequestOp:
 
 def key(namespace: str, *parts: str) -> str:
     """A key of ours. Each part is percent-encoded: a name may hold anything, slashes too."""
-    return "/".join(("/jobguard", segment(namespace), *(segment(part) for part in parts)))
+    return "/".join(("/jobguard", segment(namespace), *map(segment, parts)))
 
 
+@lru_cache(maxsize=1024)  # a task's two transactions spell the same few names a hundred times
 def segment(name: str) -> str:
     """A name as one part of a key."""
     return quote(name, safe=":")

@@ -13,6 +13,7 @@ import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
@@ -38,16 +39,18 @@ class Occurrence:
         return stamp(self.nominal)
 
 
+@lru_cache(maxsize=256)  # keys ask for the same one again and again
 def stamp(moment: datetime) -> str:
     """UTC in fixed width; microseconds only for the intervals below a second that need them."""
-    form = "%Y-%m-%dT%H:%M:%S.%fZ" if moment.microsecond else "%Y-%m-%dT%H:%M:%SZ"
-    return moment.astimezone(UTC).strftime(form)
+    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat()}Z"
 
 
 def moment(text: str) -> datetime:
     """The time a stamp names. Raises ValueError for anything else."""
-    form = "%Y-%m-%dT%H:%M:%S.%fZ" if "." in text else "%Y-%m-%dT%H:%M:%SZ"
-    return datetime.strptime(text, form).replace(tzinfo=UTC)
+    found = datetime.fromisoformat(text)
+    if stamp(found) != text:
+        raise ValueError(f"{text!r} is not a time as jobguard writes it")
+    return found
 
 
 def task_id(namespace: str, occurrence: Occurrence, n: int) -> str:

@@ -92,8 +92,7 @@ def without_soft_limit() -> Iterator[None]:
     """Celery's soft time limit is for the body. Striking while an outcome is recorded, which may have to
     wait for the store, it would turn a run that ended in time into one of which nobody knows.
     """
-    before = signal.getsignal(signal.SIGUSR1)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
         yield
     finally:

@@ -59,6 +59,7 @@ class Delivery:
     task: Any
     request: Context
     header: Header
+    occurrence: Occurrence
     nonce: str = field(default_factory=lambda: secrets.token_hex(16))
 
     @classmethod
@@ -74,11 +75,7 @@ class Delivery:
                 *(task.name, request.id, header.ns, namespace),
             )
             raise Ignore(f"it belongs to jobguard namespace {header.ns!r}")
-        return cls(task, request, header)
-
-    @property
-    def occurrence(self) -> Occurrence:
-        return self.header.occurrence
+        return cls(task, request, header, header.occurrence)
 
     @property
     def r(self) -> int:
