@@ -52,6 +52,7 @@ class Refused:
     holder: Active | None = None  # who runs instead, where somebody does
     done: Done | None = None
     token: int = 0  # the holder's, or of what is done
+    other: Occurrence | None = None  # what the holder runs, if that is not what was asked for
 
 
 def claim(
@@ -130,9 +131,9 @@ def _read_claim(
     others = [kv for kv in kvs(answer, 4) if keys.occurrence(kv.key) != occurrence]
     if others and overlap != "allow":
         other = decode(others[0].value, Active)
-        which = keys.occurrence(others[0].key).stamp
-        text = f"{which} is running on {other.holder} since {stamp(other.since.replace(microsecond=0))}"
-        return Refused(Refusal.OVERLAP, text, other, token=others[0].mod_revision)
+        which = keys.occurrence(others[0].key)
+        text = f"{which.stamp} is running on {other.holder} since {stamp(other.since.replace(microsecond=0))}"
+        return Refused(Refusal.OVERLAP, text, other, token=others[0].mod_revision, other=which)
     return Refused(Refusal.AGAIN, "what was in the way is gone", holder, token=token)
 
 

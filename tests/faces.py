@@ -35,7 +35,9 @@ def queue(client: Client, name: str, contenders: int = 1) -> Iterator[None]:
 def run_of(client: Client, job: str, *, n: int = 1, lease: int) -> Occurrence:
     """A run in the middle of its body: open, claimed, active on the worker's lease."""
     keys, run = Keys(client.namespace), occurrence(job, 5)
-    active = Active(n=n, r=0, host="worker-1", pid=4242, nonce="x", since=NOW, worker="celery@w1")
+    active = Active(
+        n=n, r=0, host="worker-1", pid=4242, nonce="x", since=NOW, worker="celery@w1", task_id=f"4711-{n}"
+    )
     opened = Open(n=n, r=0, job=job, nominal=run.nominal, task="tasks.digest", published=1)
     put(client, keys.open(run), opened)
     put(client, keys.running(run), active)

@@ -205,6 +205,7 @@ def _refused(child: Child, delivery: Delivery, refused: Refused) -> Recorded:
         case Refusal.DONE if done is not None and done.n == delivery.header.n:
             return _complete(delivery, done)
         case Refusal.OVERLAP if skips:
+            text = _in_the_way(child, refused)
             _skip(child, delivery, text)
             text, dead = f"skipped: {text}", True
         case Refusal.RUNNING:
@@ -241,6 +242,19 @@ def _complete(delivery: Delivery, done: Done) -> Recorded:
         _drop(delivery, f"{reason}, and its result was not kept", dead=True)
     logger.info("%s not run: %s; giving the recorded outcome", delivery, reason)
     return Recorded(done)
+
+
+def _in_the_way(child: Child, refused: Refused) -> str:
+    """Who it is, and when he last showed that he lives: for whoever wonders why nothing was started."""
+    assert refused.other is not None, "it overlaps with something"
+    try:
+        claim = child.client.get(child.keys.active(refused.other))
+        if claim is None:  # lost, or between two tries: it counts as running
+            return refused.text.replace(" is running on ", " is to run again, last on ")
+        lease = child.client.time_to_live(claim.lease)
+    except JobguardError:
+        return refused.text
+    return refused.text + (f", renewed {lease.grantedTTL - lease.TTL} s ago" if lease.TTL >= 0 else "")
 
 
 def _skip(child: Child, delivery: Delivery, reason: str) -> None:

@@ -28,17 +28,23 @@ SCANNED_MAX = 2000  # verdicts read to fill one filtered page; its cursor goes o
 
 
 class Try(msgspec.Struct, frozen=True, kw_only=True):
-    """One attempt: who claimed it, and what became of it."""
+    """One attempt: who claimed it, with which token, and what became of it."""
 
     attempt: int
     retry: int = 0
     host: str
     pid: int
     worker: str = ""
+    task_id: str = ""
+    fencing_token: int
     started_at: datetime
     ended_at: datetime | None = None
     outcome: str = ""
     error: str = ""
+
+    @property
+    def where(self) -> str:
+        return f"{self.host} pid {self.pid}"
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -362,6 +368,8 @@ def read_try(kv: KeyValue) -> Try:
         host=record.host,
         pid=record.pid,
         worker=record.worker,
+        task_id=record.task_id,
+        fencing_token=int(kv.create_revision),  # the claim wrote it beside active/…
         started_at=record.since,
         ended_at=record.ended,
         outcome=record.outcome,

@@ -59,6 +59,32 @@ def test_runs_tell_why(client: Client, run: Run) -> None:
     assert "cleanup" not in out
 
 
+def test_a_run_is_shown_with_its_attempts(client: Client, run: Run) -> None:
+    lease = client.grant(30).id
+    which = run_of(client, "digest", lease=lease)
+    told_no(client, which)
+    shown = run("runs", "show", "digest", which.stamp).stdout.splitlines()
+    assert shown[0] == f"digest of {which.stamp}: running"
+    assert shown[1].startswith("celery@w1 pid 4242 runs attempt 1 since ")
+    heads, attempt = shown[3:5]
+    assert heads.split() == ["ATTEMPT", "OUTCOME", "ON", "TOKEN", "TASK", "ID", "CLAIMED", "ENDED", "ERROR"]
+    (told,) = json.loads(run("runs", "show", "digest", which.stamp, "-o", "json").stdout)["history"]
+    assert (told["attempt"], told["task_id"]) == (1, "4711-1")
+    assert attempt.split()[:7] == [
+        "1",
+        "running",
+        "worker-1",
+        "pid",
+        "4242",
+        str(told["fencing_token"]),
+        "4711-1",
+    ]
+    assert "was told no for attempt 1" in shown[5]
+    missing = run("runs", "show", "digest", "2020-01-01T00:00:00Z")
+    assert missing.exit_code == 3
+    assert missing.stderr == "Error: no run of digest is known for 2020-01-01T00:00:00Z.\n"
+
+
 def test_refusals_tell_who_was_told_no_and_who_holds_it(client: Client, run: Run) -> None:
     told_no(client, occurrence("report"))
     told_no(client, occurrence("cleanup"), slot=1)

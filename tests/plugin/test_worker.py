@@ -1,5 +1,8 @@
 """Deliveries and outcomes, on real workers: each attempt runs once, and every end is written down."""
 
+import os
+import re
+import signal
 from datetime import timedelta
 
 import pytest
@@ -130,10 +133,25 @@ def test_an_overlapping_occurrence_ends_as_skipped(bench: Bench) -> None:
     sent = bench.send(second, "run_once", 1, str(gate))
     done = bench.verdict(second)
     assert done.verdict is Verdict.SKIPPED
-    assert f"pid {pid}" in done.reason
+    assert f" is running on {_host(bench, first)} pid {pid} since " in done.reason
+    assert re.search(r", renewed \d s ago$", done.reason), done.reason
     until(lambda: bench.state(sent) == "REVOKED", "who waits for the skipped one is told")
     gate.touch()
     assert bench.verdict(first).verdict is Verdict.RAN
+
+
+def test_one_that_waits_to_run_again_overlaps_too_and_is_not_said_to_run(bench: Bench) -> None:
+    worker = bench.worker("-c", "2")
+    first, second = bench.plan("lost", "run_once"), bench.plan("lost", "run_once")
+    bench.send(first, "run_once", 1, str(bench.gate("never")))
+    pid = bench.started(first)["pid"]
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: bench.active(first) is None, "its claim is freed")
+    bench.send(second, "run_once", 1)
+    done = bench.verdict(second)
+    assert done.verdict is Verdict.SKIPPED
+    assert re.fullmatch(rf"{first.stamp} is to run again, last on \S+ pid {pid} since \S+", done.reason), done
+    assert f"skipped: {done.reason}" in worker.log
 
 
 def test_a_hard_limit_is_a_failure_and_no_loss(bench: Bench) -> None:
