@@ -24,7 +24,7 @@ from jobguard.errors import ConfigurationError, JobguardError
 from jobguard.observe.configuration import config_key
 from jobguard.observe.holders import lock_key
 from jobguard.observe.reading import read, under
-from jobguard.ops import compare_absent, compare_created, delete_op, get_op, put_op
+from jobguard.ops import compare_absent, compare_created, compare_mod, delete_op, get_op, put_op
 from jobguard.records import Attempt, Audit, Done, Keys, Occurrence, Open, Verdict, encode
 from jobguard.wire import KeyValue, RangeRequest, RangeResponse
 
@@ -48,6 +48,14 @@ class HolderChanged(JobguardError):
 
     def __init__(self, now: observe.Lock) -> None:
         super().__init__(f"{now.name} is held by {now.where} now, at revision {now.revision}")
+        self.now = now
+
+
+class ValueChanged(JobguardError):
+    """It is another value than the operator saw; nothing was set. `now` is what it is."""
+
+    def __init__(self, now: observe.ConfigEntry) -> None:
+        super().__init__(f"{now.key} was set meanwhile, at revision {now.revision}")
         self.now = now
 
 
@@ -103,20 +111,32 @@ def release(client: "Client", id: str, *, revision: int, actor: Actor, then: The
     return Released(lock, audit)
 
 
-def put_config(client: "Client", key: str, value: object, *, actor: Actor) -> Audit:
-    """Set one configuration value; every host that watches it sees the change at once."""
+def put_config(
+    client: "Client", key: str, value: object, *, actor: Actor, revision: int | None = None
+) -> Audit:
+    """Set one configuration value; every host that watches it sees the change at once.
+
+    `revision`: only if that set it last, 0 for one that is not set. Raises ValueChanged, or NotFound if it is
+    not set (any more).
+    """
     keys = Keys(client.namespace)
     full = config_key(keys, key)
     (before,) = read(client, [RangeRequest(key=full)]).ranges
+    if revision not in (None, before[0].mod_revision if before else 0):
+        raise ValueChanged(observe.config_value(client, key))
     replaced = before[0].value.decode(errors="replace") if before else ""
     audit = actor.audit("config", key, before=replaced, after=write_value(value).decode())
     entry = keys.audit(audit.at, secrets.token_hex(8))
+    seen = [] if revision is None else [compare_mod(full, revision)]
     # The entry cannot exist yet, so a sending after one that succeeded finds it and writes nothing again.
-    client.txn_until_known(
-        [compare_absent(entry)],
+    answer = client.txn_until_known(
+        [compare_absent(entry), *seen],
         [put_op(full, write_value(value)), put_op(entry, encode(audit))],
+        [get_op(entry)],
         timeout=PATIENCE_S,
     )
+    if not answer.succeeded and not found(answer.responses[0].response_range):
+        raise ValueChanged(observe.config_value(client, key))
     return audit
 
 

@@ -19,7 +19,7 @@ from jobguard.errors import (
     Unavailable,
 )
 from jobguard.observe import BadCursor, NotFound
-from jobguard.operate import HolderChanged
+from jobguard.operate import HolderChanged, ValueChanged
 from jobguard.registry import OlderSchedule, ScheduleChanged, ScheduleExists
 
 
@@ -45,6 +45,7 @@ KINDS: tuple[tuple[type[JobguardError], Kind], ...] = (
         ScheduleChanged,
         Kind("schedule-changed", 412, "The schedule has changed", 4, "Look at what it is now first."),
     ),
+    (ValueChanged, Kind("value-changed", 412, "The value has changed", 4, "Look at what it is now first.")),
     (ScheduleExists, Kind("schedule-exists", 409, "The name is taken", 4)),
     (OlderSchedule, Kind("older-schedule", 409, "A newer schedule is in force", 4)),
     (NotConfirmed, Kind("not-confirmed", 409, "Another number than was confirmed", 4)),
@@ -85,8 +86,8 @@ def kind_of_family(family: type[JobguardError]) -> Kind:
 
 
 def current(error: JobguardError) -> object:
-    """What else a program needs to go on: who holds the lock instead, how the schedule is now."""
-    return error.now if isinstance(error, HolderChanged | ScheduleChanged) else None
+    """What else a program needs to go on: who holds the lock instead, how the schedule or value is now."""
+    return error.now if isinstance(error, HolderChanged | ScheduleChanged | ValueChanged) else None
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

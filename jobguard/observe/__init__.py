@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from jobguard.observe.changes import Change, schedule_changes
 from jobguard.observe.cluster import Cluster, Member, cluster
 from jobguard.observe.configuration import ConfigEntry, config, config_value
+from jobguard.observe.deploys import Deploy, deploy
 from jobguard.observe.holders import Held, Holder, Leader, Lock, leaders, lock, locks
 from jobguard.observe.late import Late, late
 from jobguard.observe.occurrences import VERDICTS, Run, Try, run, runs
 from jobguard.observe.overview import Overview, overview
-from jobguard.observe.reading import BadCursor, NotFound, Page, to_json
+from jobguard.observe.reading import BadCursor, NotFound, Page, run_id, to_json
 from jobguard.observe.refusals import Refusal, refusals
 from jobguard.observe.schedules import Schedule, job_of, schedule, schedules, upcoming_fires
 
@@ -28,6 +29,7 @@ __all__ = [
     "Change",
     "Cluster",
     "ConfigEntry",
+    "Deploy",
     "Held",
     "Holder",
     "Late",
@@ -45,6 +47,7 @@ __all__ = [
     "config",
     "config_value",
     "confirm",
+    "deploy",
     "job_of",
     "late",
     "leaders",
@@ -53,6 +56,7 @@ __all__ = [
     "overview",
     "refusals",
     "run",
+    "run_id",
     "runs",
     "schedule",
     "schedule_changes",

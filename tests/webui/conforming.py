@@ -9,7 +9,7 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 from werkzeug.exceptions import HTTPException
 
-from jobguard_webui.api.document import PREFIX, describe
+from jobguard_webui.api.document import PLACE, PREFIX, describe
 
 _URI = "urn:document"
 
@@ -92,7 +92,7 @@ class Conforming(FlaskClient):
             rule, _ = self.application.url_map.bind("").match(asked.path, asked.method, return_rule=True)
         except HTTPException:
             return None
-        return rule.rule.removeprefix(PREFIX).replace("<", "{").replace(">", "}")
+        return PLACE.sub(r"{\1}", rule.rule.removeprefix(PREFIX))
 
 
 def _must(holds: bool, otherwise: str) -> None:

@@ -4,6 +4,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from jobguard import Client
+from jobguard.records import Audit, decode
 from tests.faces import done, ended, occurrence, queue, run_of, told_no
 
 
@@ -97,6 +98,37 @@ def test_one_that_nobody_stands_in_the_way_of_has_no_holder(client: Client, api:
     (refusal,) = api.get("/api/v1/refusals").json["items"]
     assert refusal["holder"] is None
     assert "token" not in refusal["why"]
+
+
+def test_configuration_is_set_only_by_who_saw_what_it_was(client: Client, api: FlaskClient) -> None:
+    path = "/api/v1/config/digest/batch"
+    assert api.get(path).status_code == 404
+    assert api.put(path, json={"value": 500}).status_code == 428
+    assert api.put(path, json={"value": 500}, headers={"If-Match": '"7"'}).status_code == 404
+    new = {"If-None-Match": "*"}
+    made = api.put(path, json={"value": 500, "reason": "slow mails"}, headers=new)
+    assert (made.status_code, made.json["key"], made.json["value"]) == (200, "digest/batch", 500)
+    assert made.headers["ETag"] == api.get(path).headers["ETag"] == f'"{made.json["revision"]}"'
+    again = api.put(path, json={"value": 501}, headers=new)
+    assert (again.status_code, again.json["type"]) == (412, "urn:jobguard:problem:value-changed")
+    assert again.json["current"]["value"] == 500
+    seen = {"If-Match": made.headers["ETag"]}
+    changed = api.put(path, json={"value": {"size": 600}}, headers=seen)
+    assert changed.json["value"] == {"size": 600}
+    assert api.put(path, json={"value": 700}, headers=seen).json["current"]["value"] == {"size": 600}
+    assert api.put(path, json={"value": 700}, headers={"If-Match": "*"}).status_code == 428
+    assert api.put(path, json={"reason": "none"}, headers=seen).status_code == 400
+    audits = [decode(kv.value, Audit) for kv in client.prefix(client.key("audit") + "/").kvs]
+    assert [(each.target, each.after, each.via) for each in audits] == [
+        ("digest/batch", "500", "api"),
+        ("digest/batch", '{"size":600}', "api"),
+    ]
+
+
+def test_the_doctor_looks_at_the_store(api: FlaskClient) -> None:
+    found = api.get("/api/v1/doctor").json
+    checks = {each["check"]: each["status"] for each in found["findings"]}
+    assert (found["worst"], checks["endpoints"], checks["beats"]) == ("fail", "pass", "fail")
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=501", "limit=x", "verdict=nonsense"])

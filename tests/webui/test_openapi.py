@@ -17,8 +17,9 @@ from werkzeug.serving import make_server
 
 from jobguard import Client, observe
 from jobguard.problems import KINDS
-from jobguard_webui.api.document import PREFIX, describe
-from tests.faces import queue
+from jobguard.records import Deploy, Keys
+from jobguard_webui.api.document import PLACE, PREFIX, describe
+from tests.faces import NOW, put, queue
 from tests.ports import free_ports
 from tests.webui.conforming import Document, Mismatch
 from tests.webui.conftest import TOKEN
@@ -28,7 +29,7 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "rest.md").read_text()
 
 def routes(app: Flask) -> set[tuple[str, str]]:
     return {
-        (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule.removeprefix(PREFIX)))
+        (method, PLACE.sub(r"{\1}", rule.rule.removeprefix(PREFIX)))
         for rule in app.url_map.iter_rules()
         if rule.rule.startswith("/api/")
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
@@ -132,6 +133,8 @@ def served(app: Flask) -> Iterator[str]:
 def test_its_examples_run(client: Client, app: Flask, tmp_path: Path) -> None:
     blocks = re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)
     script = "\n".join(re.sub(r"^\$ ", "", block, flags=re.MULTILINE) for block in blocks)
+    installed = Deploy(version=42, registered=NOW, by="h1")
+    put(client, Keys(client.namespace).deploy(), installed)
     with queue(client, "reports", contenders=2), served(app) as url:
         ran = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", script],

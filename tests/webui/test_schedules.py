@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 from jobguard import Client, schedules
 from jobguard.masking import MASK
 from jobguard.operate import Actor
-from jobguard.records import Keys, Schedule
+from jobguard.records import Deploy, Keys, Schedule
 from tests.faces import NOW, put
 
 ANN = Actor(by="ann", via="test", reason="asked for")
@@ -138,3 +138,47 @@ def test_a_backfill(client: Client, api: FlaskClient) -> None:
     assert len(planned.json["planned"]) == 12
     assert api.get(path, query_string={**window, "end": "soon"}).status_code == 400
     assert api.get(path, query_string={**window, "end": "2026-11-01T00:01:00"}).status_code == 400
+
+
+def test_paused_resumed_and_started_now(client: Client, api: FlaskClient) -> None:
+    planned_by_code(client)
+    path = "/api/v1/schedules/cG9sbA"
+    assert api.post(f"{path}/pause", json={}).status_code == 400
+    end = "2199-01-01T00:00:00Z"
+    paused = api.post(f"{path}/pause", json={"reason": "mail moves", "until": end})
+    assert (paused.json["paused"], paused.json["paused_until"]) == (True, end)
+    assert paused.json == api.get(path).json
+    resumed = api.post(f"{path}/resume")
+    assert (resumed.status_code, resumed.json["paused"]) == (200, False)
+    started = api.post(f"{path}/trigger", json={"reason": "was edited"})
+    assert started.status_code == 201
+    run = api.get(started.headers["Location"]).json
+    assert (run["job"], run["trigger"]) == ("poll", "manual")
+    assert (run["id"], run["nominal_time"]) == (started.json["run_id"], started.json["nominal_time"])
+    for action in ("pause", "resume", "trigger"):
+        assert api.post(f"/api/v1/schedules/eA/{action}", json={"reason": "x"}).status_code == 404
+
+
+def test_the_next_times_of_one(client: Client, api: FlaskClient) -> None:
+    planned_by_code(client)
+    path = "/api/v1/schedules/cG9sbA/fires"
+    found = api.get(path, query_string={"count": 3}).json
+    assert (found["job"], len(found["fires"])) == ("poll", 3)
+    assert set(found["fires"][0]) == {"nominal", "local", "note"}
+    assert len(api.get(path).json["fires"]) == 5
+    assert api.get(path, query_string={"count": 1001}).status_code == 400
+
+
+def test_a_deploy_is_rolled_back(client: Client, api: FlaskClient) -> None:
+    assert api.get("/api/v1/deploy").status_code == 404
+    nothing = api.put("/api/v1/deploy", json={"version": 7})
+    assert (nothing.status_code, nothing.json) == (200, {"version": 7, "deploy": None})
+    put(client, Keys(client.namespace).deploy(), Deploy(version=42, registered=NOW, by="h1"))
+    there = api.get("/api/v1/deploy").json
+    assert (there["version"], there["by"], there["rolled_back_from"]) == (42, "h1", None)
+    older = api.put("/api/v1/deploy", json={"version": 41})
+    assert (older.status_code, older.json["type"]) == (409, "urn:jobguard:problem:older-schedule")
+    forced = api.put("/api/v1/deploy", json={"version": 41, "force": True, "reason": "the deploy was bad"})
+    assert forced.json["deploy"] == api.get("/api/v1/deploy").json
+    assert (forced.json["deploy"]["version"], forced.json["deploy"]["rolled_back_from"]) == (41, 42)
+    assert forced.json["deploy"]["registered_at"] is None

@@ -20,6 +20,8 @@ from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Forbidden, TooManyRequests, Unauthorized
 
+from jobguard.operate import Actor
+
 OPEN = frozenset({"static", "session.sign_in", "session.open_session", "health.livez", "health.readyz"})
 SESSION_SECONDS = 12 * 3600
 FAILURES_PER_MINUTE = 20
@@ -108,6 +110,11 @@ def actor() -> str:
     if is_api(request):
         return f"api at {caller()}"
     return str(session.get("name") or f"web at {caller()}")
+
+
+def by_api(reason: str) -> Actor:
+    """Who acts through the API, and why."""
+    return Actor(by=actor(), via="api", reason=reason)
 
 
 @dataclass

@@ -5,8 +5,8 @@ Place in the house   app -> api -> jobguard.observe, jobguard.operate
 
 from flask import Blueprint
 
-from jobguard_webui.api import cluster, document, locks, refusals, runs, schedules
+from jobguard_webui.api import cluster, config, deploy, document, locks, refusals, runs, schedules
 
 bp = Blueprint("api", __name__, url_prefix=document.PREFIX)
-for noun in (locks, runs, refusals, schedules, cluster, document):
+for noun in (locks, runs, refusals, schedules, deploy, config, cluster, document):
     bp.register_blueprint(noun.bp)

@@ -1,7 +1,8 @@
-"""The store's members, the leaders of elections, the configuration: each a single reading."""
+"""The store's members, the leaders of elections, and what the doctor finds in the store."""
 
 from flask import Blueprint
 
+from jobguard import doctor as examination
 from jobguard import observe
 from jobguard_webui.api.operation import operation
 from jobguard_webui.freshness import look, store
@@ -23,8 +24,12 @@ def leaders() -> observe.Page[observe.Leader]:
     return look(observe.leaders)
 
 
-@bp.get("/config")
+@bp.get("/doctor")
 @operation()
-def config() -> observe.Page[observe.ConfigEntry]:
-    """The live configuration, every value of it."""
-    return look(observe.config)
+def doctor() -> examination.Diagnosis:
+    """What is wrong with the store, clocks, beats and run-time schedules, or will be, and what to do.
+
+    It is seen from the host of this server. Settings, tasks and workers of an app are looked at by
+    `celery -A proj jobguard doctor` alone.
+    """
+    return examination.diagnosis(examination.of_store(store().client))

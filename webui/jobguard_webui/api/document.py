@@ -26,7 +26,7 @@ Schema = dict[str, Any]
 
 _REF = "#/components/schemas/{name}"
 _ALWAYS = (400, 401, 429, 500, 502, 503, 504)
-_PLACE = re.compile(r"<(?:\w+:)?(\w+)>")
+PLACE = re.compile(r"<(?:\w+:)?(\w+)>")
 _PAGE = re.compile(r"Page_(\w+?)_")  # how msgspec calls a Page[Run]
 _REVISION = {"type": "string", "pattern": '^"[0-9]+"$', "examples": ['"4711"']}
 _HEADERS = {
@@ -57,7 +57,7 @@ def describe(app: Flask, root: str = "") -> dict[str, Any]:
     schemas = Schemas(each for _, each in told)
     paths: dict[str, dict[str, Any]] = {}
     for rule, each in told:
-        path = paths.setdefault(_PLACE.sub(r"{\1}", rule.rule.removeprefix(PREFIX)), {})
+        path = paths.setdefault(PLACE.sub(r"{\1}", rule.rule.removeprefix(PREFIX)), {})
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
             path[method.lower()] = _operation(rule, method, each, schemas)
     statuses = {
@@ -187,8 +187,17 @@ def _parameters(rule: Rule, method: str, told: Operation) -> Iterator[dict[str, 
             found["schema"]["default"] = each.default
         yield found
     if told.seen:
-        said = f"The revision of the {told.seen[1].noun} that you saw."
-        yield {"name": "If-Match", "in": "header", "required": True, "schema": _REVISION, "description": said}
+        _, marked = told.seen
+        yield {
+            "name": "If-Match",
+            "in": "header",
+            "required": not marked.or_new,
+            "schema": _REVISION,
+            "description": f"The revision of the {marked.noun} that you saw.",
+        }
+        if marked.or_new:
+            said = f"In the place of If-Match, where there is no {marked.noun} yet."
+            yield {"name": "If-None-Match", "in": "header", "schema": {"const": "*"}, "description": said}
     if _conditional(method, told):
         said = "The ETag of the answer before: what has not changed is not sent again."
         yield {"name": "If-None-Match", "in": "header", "schema": {"type": "string"}, "description": said}

@@ -8,7 +8,7 @@ from flask import Blueprint
 from jobguard import observe, operate
 from jobguard.records import Audit
 from jobguard_webui.api.operation import Cursor, Id, IfMatch, Limit, operation
-from jobguard_webui.auth import actor
+from jobguard_webui.auth import by_api
 from jobguard_webui.freshness import look, store
 
 bp = Blueprint("locks", __name__, url_prefix="/locks")
@@ -57,7 +57,7 @@ def release(id: Id, revision: Annotated[int, IfMatch("holder")], asked: Release)
         store().client,
         id,
         revision=revision,
-        actor=operate.Actor(by=actor(), via="api", reason=asked.reason),
+        actor=by_api(asked.reason),
         then=asked.then,
     )
     return Released(released=released.lock, audit=released.audit)

@@ -28,9 +28,13 @@ OPERATION = "jobguard_operation"
 
 @dataclass(frozen=True, slots=True)
 class IfMatch:
-    """Marks the parameter that is the revision in If-Match; `noun` is whose."""
+    """Marks the parameter that is the revision in If-Match; `noun` is whose.
+
+    `or_new`: it may be `If-None-Match: *` instead, for what is not there; that is revision 0.
+    """
 
     noun: str
+    or_new: bool = False
 
 
 Id = Annotated[str, msgspec.Meta(description="An id that a list gave out.")]
@@ -75,7 +79,7 @@ class Operation:
         given = {**path, **self._asked(path)}
         if self.seen:
             name, marked = self.seen
-            given[name] = seen_revision(marked.noun)
+            given[name] = seen_revision(marked)
         if self.body:
             given[self.body] = sent(self.types[self.body])
         value = self.view(**given)
@@ -141,13 +145,18 @@ def mark(kind: Any) -> IfMatch | None:
     return next((each for each in getattr(kind, "__metadata__", ()) if isinstance(each, IfMatch)), None)
 
 
-def seen_revision(noun: str) -> int:
-    """The revision in If-Match. One that is no revision of ours matches nothing, so it reads as 0."""
+def seen_revision(marked: IfMatch) -> int:
+    """The revision in If-Match. One that is no revision of ours matches nothing, so it reads as -1."""
     offered = request.if_match
+    if marked.or_new and not offered and request.if_none_match.star_tag:
+        return 0
     if not offered or offered.star_tag:
-        raise PreconditionRequired(f'send If-Match: "<revision>" with the revision of the {noun} you saw')
+        new = ", or If-None-Match: * for a new one" if marked.or_new else ""
+        raise PreconditionRequired(
+            f'send If-Match: "<revision>" with the revision of the {marked.noun} you saw{new}'
+        )
     revisions = [int(each) for each in offered.as_set() if each.isdecimal()]
-    return revisions[0] if len(revisions) == 1 else 0
+    return revisions[0] if len(revisions) == 1 else -1
 
 
 def sent(kind: Any) -> Any:

@@ -7,10 +7,11 @@ import msgspec
 from flask import Blueprint, url_for
 
 from jobguard import backfill, observe, registry
+from jobguard import schedules as by_hand
 from jobguard.definition import Definition, shown
-from jobguard.operate import Actor
+from jobguard.preview import Fire
 from jobguard_webui.api.operation import Cursor, Id, IfMatch, JobName, Limit, Moment, operation
-from jobguard_webui.auth import actor
+from jobguard_webui.auth import by_api
 from jobguard_webui.freshness import look, store
 
 bp = Blueprint("schedules", __name__)
@@ -46,6 +47,28 @@ class Removed(msgspec.Struct, frozen=True, kw_only=True):
     removed: Definition
 
 
+class Pause(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why, and when it ends by itself."""
+
+    reason: str
+    until: Moment | None = None
+
+
+class Started(msgspec.Struct, frozen=True, kw_only=True):
+    """The run that was started; the leading beat publishes it."""
+
+    job: str
+    nominal_time: datetime
+    run_id: str
+
+
+class Fires(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to come of a job; fewer where its times end."""
+
+    job: str
+    fires: list[Fire]
+
+
 class Backfill(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A window from `start` until just before `end`, and how many runs it holds as the preview said."""
 
@@ -78,7 +101,7 @@ def index(limit: Limit = 50, cursor: Cursor | None = None) -> observe.Page[obser
 )
 def add(new: NewSchedule) -> observe.Schedule:
     """Make a schedule; the leading beat plans it within a second, and no deploy removes it."""
-    return registry.add(store().client, new.job, new.definition(), actor=who(new.reason))
+    return registry.add(store().client, new.job, new.definition(), actor=by_api(new.reason))
 
 
 @bp.get("/schedules/<id>")
@@ -96,7 +119,7 @@ def change(id: Id, revision: Revision, wanted: ChangedSchedule) -> observe.Sched
     A mask that was read and is sent back stands for what it hides.
     """
     job, definition = observe.job_of(id), wanted.definition()
-    return registry.change(store().client, job, definition, actor=who(wanted.reason), revision=revision)
+    return registry.change(store().client, job, definition, actor=by_api(wanted.reason), revision=revision)
 
 
 @bp.delete("/schedules/<id>")
@@ -104,7 +127,7 @@ def change(id: Id, revision: Revision, wanted: ChangedSchedule) -> observe.Sched
 def remove(id: Id, revision: Revision, why: Reason) -> Removed:
     """Remove the schedule that If-Match names; it was made at run time. What is planned still runs."""
     job = observe.job_of(id)
-    removed = registry.remove(store().client, job, actor=who(why.reason), revision=revision)
+    removed = registry.remove(store().client, job, actor=by_api(why.reason), revision=revision)
     return Removed(job=job, removed=shown(removed))
 
 
@@ -120,8 +143,43 @@ def preview_backfill(id: Id, start: Moment, end: Moment) -> backfill.Window:
 def plan_backfill(id: Id, asked: Backfill) -> Backfilled:
     """Run the window once more; `count` is what the preview said."""
     job, window = observe.job_of(id), (utc(asked.start), utc(asked.end))
-    planned = backfill.backfill(store().client, job, *window, count=asked.count, actor=who(asked.reason))
+    planned = backfill.backfill(store().client, job, *window, count=asked.count, actor=by_api(asked.reason))
     return Backfilled(job=job, planned=[each.nominal for each in planned])
+
+
+@bp.get("/schedules/<id>/fires")
+@operation()
+def fires(id: Id, count: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 5) -> Fires:
+    """The next times of a job, and what the clocks do to them."""
+    job = observe.job_of(id)
+    return Fires(job=job, fires=look(observe.upcoming_fires, job, count))
+
+
+@bp.post("/schedules/<id>/pause")
+@operation(etag=True)
+def pause(id: Id, asked: Pause) -> observe.Schedule:
+    """Start no further occurrence, or none that is due before `until`. None of them is caught up later."""
+    job, until = observe.job_of(id), asked.until and utc(asked.until)
+    by_hand.pause(store().client, job, actor=by_api(asked.reason), until=until)
+    return observe.schedule(store().client, job)
+
+
+@bp.post("/schedules/<id>/resume")
+@operation(etag=True)
+def resume(id: Id, why: Reason) -> observe.Schedule:
+    """Plan a paused job again, from its next time on."""
+    job = observe.job_of(id)
+    by_hand.resume(store().client, job, actor=by_api(why.reason))
+    return observe.schedule(store().client, job)
+
+
+@bp.post("/schedules/<id>/trigger")
+@operation(status=201, location=lambda started: url_for("api.runs.show", id=started.run_id))
+def trigger(id: Id, why: Reason) -> Started:
+    """Start a job now, as an occurrence of its own, paused or not."""
+    job = observe.job_of(id)
+    occurrence = by_hand.trigger(store().client, job, actor=by_api(why.reason))
+    return Started(job=job, nominal_time=occurrence.nominal, run_id=observe.run_id(occurrence))
 
 
 @bp.get("/late")
@@ -142,7 +200,3 @@ def changes(
 
 def utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC)
-
-
-def who(reason: str) -> Actor:
-    return Actor(by=actor(), via="api", reason=reason)
