@@ -95,6 +95,7 @@ def test_a_parameter_that_nobody_knows_is_refused(api: FlaskClient) -> None:
     answer = api.get("/api/v1/locks?nmae=x")
     assert answer.status_code == 400
     assert answer.json["detail"] == "nmae: no such parameter; known are name, limit, cursor"
+    assert answer.json["title"] == "Bad request"  # as of every other bad-request
 
 
 def test_a_fault_of_ours_has_the_same_shape(api: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:

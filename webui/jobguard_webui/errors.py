@@ -31,7 +31,7 @@ def http_error(error: HTTPException) -> ResponseReturnValue:
     if error.code is None or error.code < 400:
         return error
     if auth.is_api(request):
-        kind = Kind(error.name.lower().replace(" ", "-"), error.code, error.name)
+        kind = Kind(error.name.lower().replace(" ", "-"), error.code, error.name.capitalize())
         return problem(kind, error.description or "", headers=error.get_headers())
     return page(error.code, error.name, freshness.sentence(error.description or ""))
 

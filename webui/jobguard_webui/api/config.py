@@ -15,7 +15,7 @@ bp = Blueprint("config", __name__, url_prefix="/config")
 Key = Annotated[str, msgspec.Meta(description="Its name; slashes part it.")]
 
 
-class Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class NewValue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What it is to be, anything that JSON can say; and why."""
 
     value: Any
@@ -39,7 +39,7 @@ def show(key: Key) -> observe.ConfigEntry:
 @bp.put("/<path:key>")
 @operation(etag=True, refuses=(operate.ValueChanged,))
 def put(
-    key: Key, revision: Annotated[int, IfMatch("value", or_new=True)], asked: Value
+    key: Key, revision: Annotated[int, IfMatch("value", or_new=True)], asked: NewValue
 ) -> observe.ConfigEntry:
     """Set the value that If-Match names; every host sees it at once.
 

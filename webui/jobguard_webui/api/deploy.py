@@ -13,7 +13,7 @@ from jobguard_webui.freshness import look, store
 bp = Blueprint("deploy", __name__, url_prefix="/deploy")
 
 
-class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class WantedDeploy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The version of the code whose schedule is to be in force; with `force` also over a newer one."""
 
     version: Annotated[int, msgspec.Meta(ge=0)]
@@ -21,7 +21,7 @@ class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: str = ""
 
 
-class Installed(msgspec.Struct, frozen=True, kw_only=True):
+class InstalledDeploy(msgspec.Struct, frozen=True, kw_only=True):
     """The next beat of `version` that leads installs its schedule. `deploy` is null where none has led."""
 
     version: int
@@ -37,7 +37,7 @@ def show() -> observe.Deploy:
 
 @bp.put("")
 @operation(refuses=(registry.OlderSchedule,))
-def install(wanted: Wanted) -> Installed:
+def install(wanted: WantedDeploy) -> InstalledDeploy:
     """Let a version of the code be the one whose schedule is in force: roll back, with `force`.
 
     The beats do so by themselves, but never over a newer version.
@@ -45,6 +45,6 @@ def install(wanted: Wanted) -> Installed:
     client = store().client
     registry.install(client, wanted.version, actor=by_api(wanted.reason), force=wanted.force)
     try:
-        return Installed(version=wanted.version, deploy=observe.deploy(client))
+        return InstalledDeploy(version=wanted.version, deploy=observe.deploy(client))
     except observe.NotFound:
-        return Installed(version=wanted.version, deploy=None)
+        return InstalledDeploy(version=wanted.version, deploy=None)

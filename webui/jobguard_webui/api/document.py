@@ -92,14 +92,14 @@ class Schemas:
         kinds = [Problem, *dict.fromkeys([*answers, *self._bodies])]
         known = {info.cls: info for info in _structs(msgspec.inspect.multi_type_info(kinds))}
         refs, components = msgspec.json.schema_components([*kinds, *known], ref_template=_REF)
-        self._refs = dict(zip([*map(repr, [*kinds, *known])], refs, strict=True))
+        self._refs = dict(zip([*kinds, *known], refs, strict=True))
         for kind, info in known.items():
-            name = self._refs[repr(kind)]["$ref"].rpartition("/")[2]
+            name = self._refs[kind]["$ref"].rpartition("/")[2]
             self._tell(components[name], info)
         self.components = {_called(name): _renamed(each) for name, each in sorted(components.items())}
 
     def of(self, kind: Any) -> Schema:
-        return _renamed(self._refs[repr(kind)])
+        return _renamed(self._refs[kind])
 
     def _tell(self, schema: Schema, info: Any) -> None:
         """What msgspec does not: which times are times, and that an answer leaves no field out."""
@@ -126,8 +126,8 @@ def _structs(infos: Iterable[Any]) -> Iterator[Any]:
     while waiting:
         info = waiting.pop()
         match info:
-            case msgspec.inspect.StructType() | msgspec.inspect.DataclassType() if repr(info.cls) not in seen:
-                seen.add(repr(info.cls))
+            case msgspec.inspect.StructType() | msgspec.inspect.DataclassType() if info.cls not in seen:
+                seen.add(info.cls)
                 yield info
                 waiting += [each.type for each in info.fields]
             case msgspec.inspect.UnionType():
@@ -233,7 +233,10 @@ def _responses(
     if told.location:
         headers["Location"] = {"schema": {"type": "string"}, "required": True}
     content = {"application/json": {"schema": schemas.of(told.types["return"])}}
-    yield told.status, {"description": "So it is.", "headers": headers, "content": content}
+    yield (
+        told.status,
+        {"description": f"{HTTP_STATUS_CODES[told.status]}.", "headers": headers, "content": content},
+    )
     follows = [*_ALWAYS]
     follows += [404] if rule.arguments else []
     follows += [413] if told.body else []

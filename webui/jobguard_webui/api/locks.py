@@ -7,7 +7,7 @@ from flask import Blueprint
 
 from jobguard import observe, operate
 from jobguard.records import Audit
-from jobguard_webui.api.operation import Cursor, Id, IfMatch, Limit, operation
+from jobguard_webui.api.operation import Cursor, Id, IfMatch, Limit, Why, operation
 from jobguard_webui.auth import by_api
 from jobguard_webui.freshness import look, store
 
@@ -17,7 +17,7 @@ bp = Blueprint("locks", __name__, url_prefix="/locks")
 class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Why a lock is taken from its holder, and for a run whether to end it or to run it again."""
 
-    reason: str
+    reason: Why
     then: operate.Then = operate.Then.END
 
 

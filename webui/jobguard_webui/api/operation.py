@@ -42,6 +42,7 @@ Limit = Annotated[int, msgspec.Meta(ge=1, le=500, description="How many items at
 Cursor = Annotated[str, msgspec.Meta(description="The `next_cursor` of the page before.")]
 JobName = Annotated[str, msgspec.Meta(description="Only of this job.")]
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+Why = Annotated[str, msgspec.Meta(min_length=1, description="Kept in the audit log.")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from jobguard import backfill, observe, registry
 from jobguard import schedules as by_hand
 from jobguard.definition import Definition, shown
 from jobguard.preview import Fire
-from jobguard_webui.api.operation import Cursor, Id, IfMatch, JobName, Limit, Moment, operation
+from jobguard_webui.api.operation import Cursor, Id, IfMatch, JobName, Limit, Moment, Why, operation
 from jobguard_webui.auth import by_api
 from jobguard_webui.freshness import look, store
 
@@ -50,7 +50,7 @@ class Removed(msgspec.Struct, frozen=True, kw_only=True):
 class Pause(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Why, and when it ends by itself."""
 
-    reason: str
+    reason: Why
     until: Moment | None = None
 
 
