@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 from flask import Flask
@@ -27,6 +28,9 @@ from tests.webui.conftest import TOKEN
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "rest.md").read_text()
 
 
+PROBES = {("GET", "/livez"), ("GET", "/readyz")}
+
+
 def routes(app: Flask) -> set[tuple[str, str]]:
     return {
         (method, PLACE.sub(r"{\1}", rule.rule.removeprefix(PREFIX)))
@@ -40,9 +44,10 @@ def test_it_is_valid_and_names_every_route(app: Flask, api: FlaskClient) -> None
     told = api.get("/api/v1/openapi.json").json
     validate(told)
     assert told["openapi"].startswith("3.1.")
-    named = {(method.upper(), path) for path, each in told["paths"].items() for method in each}
-    assert named == routes(app)
-    operations = [each for path in told["paths"].values() for each in path.values()]
+    methods = {path: set(each) - {"servers"} for path, each in told["paths"].items()}
+    named = {(method.upper(), path) for path, each in methods.items() for method in each}
+    assert named == routes(app) | PROBES
+    operations = [told["paths"][path][method] for path, each in methods.items() for method in each]
     assert len({each["operationId"] for each in operations}) == len(operations)
     assert all(each["summary"] for each in operations)
 
@@ -50,6 +55,7 @@ def test_it_is_valid_and_names_every_route(app: Flask, api: FlaskClient) -> None
 def test_it_says_where_it_is_served(api: FlaskClient) -> None:
     told = api.get("api/v1/openapi.json", base_url="http://localhost/guard/").json
     assert told["servers"] == [{"url": "/guard/api/v1"}]
+    assert told["paths"]["/livez"]["servers"] == [{"url": "/guard"}]
 
 
 def without(*path: str) -> Callable[[dict[str, Any]], None]:
@@ -75,6 +81,8 @@ def without_parameter(told: dict[str, Any]) -> None:
         (without("paths", "/locks/{id}", "get", "responses", "404"), "locks/zzz"),
         (without("paths", "/locks", "get", "responses", "400"), "locks?limit=0"),
         (without("components", "schemas", "Lock", "properties", "pid"), "locks"),
+        (without("paths", "/readyz"), "../../readyz"),
+        (without("paths", "/readyz", "get", "responses", "200"), "../../readyz"),
         (without("components", "schemas", "Problem", "properties", "instance"), "locks/zzz"),
     ],
 )
@@ -84,11 +92,11 @@ def test_what_it_leaves_out_is_found(
     told = describe(app)
     with queue(client, "nightly"):
         api.document = Document(told)
-        api.get(f"/api/v1/{asked}")
+        api.get(urljoin("/api/v1/", asked))
         spoil(told)
         api.document = Document(told)
         with pytest.raises(Mismatch):
-            api.get(f"/api/v1/{asked}")
+            api.get(urljoin("/api/v1/", asked))
 
 
 def test_a_parameter_that_nobody_knows_is_refused(api: FlaskClient) -> None:

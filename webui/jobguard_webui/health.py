@@ -16,12 +16,13 @@ PLAIN = {"Content-Type": "text/plain; charset=utf-8"}
 
 @bp.get("/livez")
 def livez() -> ResponseReturnValue:
+    """This process lives."""
     return "ok\n", PLAIN
 
 
 @bp.get("/readyz")
 def readyz() -> ResponseReturnValue:
-    """Ready means: the store confirms a read, so it has a leader."""
+    """The store confirms a read, so it has a leader."""
     try:
         observe.confirm(store().client)
     except JobguardError:

@@ -6,7 +6,7 @@ Never                says of a route what its view does not: there is nothing he
 
 import inspect
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -18,10 +18,12 @@ from werkzeug.routing import Rule
 
 from jobguard.problems import Problem, kind_of_family
 from jobguard_webui.api.operation import OPERATION, Operation, operation
+from jobguard_webui.health import livez, readyz
 
 bp = Blueprint("document", __name__)
 
 PREFIX = "/api/v1"
+PROBES = {livez: (200,), readyz: (200, 503)}
 Schema = dict[str, Any]
 
 _REF = "#/components/schemas/{name}"
@@ -60,6 +62,7 @@ def describe(app: Flask, root: str = "") -> dict[str, Any]:
         path = paths.setdefault(PLACE.sub(r"{\1}", rule.rule.removeprefix(PREFIX)), {})
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
             path[method.lower()] = _operation(rule, method, each, schemas)
+    probes = {f"/{view.__name__}": _probe(view, root, answers) for view, answers in PROBES.items()}
     statuses = {
         int(status) for path in paths.values() for each in path.values() for status in each["responses"]
     }
@@ -73,7 +76,7 @@ def describe(app: Flask, root: str = "") -> dict[str, Any]:
         },
         "servers": [{"url": root + PREFIX}],
         "security": [{"token": []}],
-        "paths": paths,
+        "paths": paths | probes,
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "responses": {_name(status): _refused(status) for status in sorted(statuses) if status >= 400},
@@ -153,6 +156,22 @@ def _called(name: str) -> str:
 
 def _renamed(schema: Schema) -> Schema:
     return msgspec.json.decode(_called(msgspec.json.encode(schema).decode()), type=Schema)
+
+
+def _probe(view: Callable[..., Any], root: str, answers: tuple[int, ...]) -> dict[str, Any]:
+    """In plain text, beside the API, and open to everyone."""
+    content = {"text/plain": {"schema": {"type": "string"}}}
+    get = {
+        "operationId": view.__name__,
+        "tags": ["health"],
+        "summary": inspect.cleandoc(view.__doc__ or ""),
+        "security": [],
+        "responses": {
+            str(status): {"description": f"{HTTP_STATUS_CODES[status]}.", "content": content}
+            for status in answers
+        },
+    }
+    return {"servers": [{"url": root or "/"}], "get": get}
 
 
 # --- an operation -------------------------------------------------------------------------------
