@@ -65,7 +65,9 @@ DEFINITION = (
     click.option("--at", callback=read_moment, help="Once: 2026-12-01T06:00Z, or with another offset."),
     click.option("--zone", help="Of --cron. [default: UTC]"),
     click.option(
-        "--dst", type=click.Choice(["skip", "once", "both"]), help="Of --cron, where the clocks change."
+        "--dst",
+        type=click.Choice(["skip", "once", "both"]),
+        help="Of --cron, where the clocks change. [default: once]",
     ),
     click.option("--args", callback=read_json(list), metavar=JSON, help='["a", 1]'),
     click.option("--kwargs", callback=read_json(dict), metavar=JSON, help='{"name": "value"}'),

@@ -28,6 +28,7 @@ Schema = dict[str, Any]
 
 _REF = "#/components/schemas/{name}"
 _ALWAYS = (400, 401, 429, 500, 502, 503, 504)
+_SHARED = (*_ALWAYS, 404, 413, 428)
 PLACE = re.compile(r"<(?:\w+:)?(\w+)>")
 _PAGE = re.compile(r"Page_(\w+?)_")  # how msgspec calls a Page[Run]
 _REVISION = {"type": "string", "pattern": '^"[0-9]+"$', "examples": ['"4711"']}
@@ -63,9 +64,6 @@ def describe(app: Flask, root: str = "") -> dict[str, Any]:
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
             path[method.lower()] = _operation(rule, method, each, schemas)
     probes = {f"/{view.__name__}": _probe(view, root, answers) for view, answers in PROBES.items()}
-    statuses = {
-        int(status) for path in paths.values() for each in path.values() for status in each["responses"]
-    }
     return {
         "openapi": "3.1.0",
         "info": {
@@ -79,7 +77,7 @@ def describe(app: Flask, root: str = "") -> dict[str, Any]:
         "paths": paths | probes,
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-            "responses": {_name(status): _refused(status) for status in sorted(statuses) if status >= 400},
+            "responses": {_name(status): _refused(status) for status in _SHARED},
             "schemas": schemas.components,
         },
     }
@@ -99,7 +97,8 @@ class Schemas:
         for kind, info in known.items():
             name = self._refs[kind]["$ref"].rpartition("/")[2]
             self._tell(components[name], info)
-        self.components = {_called(name): _renamed(each) for name, each in sorted(components.items())}
+        named = {_called(name): _renamed(each) for name, each in components.items()}
+        self.components = dict(sorted(named.items()))
 
     def of(self, kind: Any) -> Schema:
         return _renamed(self._refs[kind])
