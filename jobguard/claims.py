@@ -162,6 +162,20 @@ def settle(
     )
 
 
+def record_unguarded(keys: Keys, occurrence: Occurrence, n: int, r: int, done: Done) -> Transaction[bool]:
+    """A body ran without a claim: its verdict, unless somebody claimed the attempt or ended it meanwhile."""
+    return Transaction(
+        compare=(
+            compare_absent(keys.attempt(occurrence, n, r)),
+            compare_absent(keys.active(occurrence)),
+            compare_absent(keys.done(occurrence)),
+        ),
+        success=to_done(keys, occurrence, done),
+        failure=(),
+        read=lambda answer: answer.succeeded,
+    )
+
+
 def _nothing_else_running(keys: Keys, occurrence: Occurrence) -> tuple[Compare, ...]:
     """No key under running/<job>/ but perhaps our own: the intervals on its two sides are empty."""
     prefix, own = keys.prefix("running", occurrence.job), keys.running(occurrence)

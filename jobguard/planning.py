@@ -41,7 +41,7 @@ from jobguard.steps import (
     see,
     to_done,
 )
-from jobguard.wire import Compare, RequestOp, TxnResponse
+from jobguard.wire import Compare, RequestOp, TxnRequest, TxnResponse
 
 
 def register(
@@ -144,12 +144,21 @@ def plan(
         ),
         success=(
             put_op(keys.cursor(job), encode(cursor)),
-            *(put_op(keys.open(each.occurrence), encode(each)) for each in opens),
+            *(_opened(keys, each) for each in opens),
             *(put_op(keys.done(each.occurrence), encode(each)) for each in dones),
         ),
         failure=(get_op(fence.key), get_op(keys.cursor(job))),
         read=lambda answer: _read_cursor(answer, fence, cursor.nonce),
     )
+
+
+def _opened(keys: Keys, record: Open) -> RequestOp:
+    """What was sent before it was planned, as the store was away, may have run and have its verdict."""
+    put = put_op(keys.open(record.occurrence), encode(record))
+    if not record.published:
+        return put
+    unended = compare_absent(keys.done(record.occurrence))
+    return RequestOp(request_txn=TxnRequest(compare=(unended,), success=(put,)))
 
 
 def _read_cursor(answer: TxnResponse, fence: Fence, nonce: str) -> Written | Deposed | Moved[Cursor]:

@@ -66,12 +66,6 @@ def _zone(value: Any) -> ZoneInfo:
         raise ValueError(f"no such time zone ({error})") from None
 
 
-def _no_quorum(value: Any) -> str:
-    if value == "run-unguarded":
-        raise ValueError('"run-unguarded" is not available yet; "skip" is')
-    return _one_of("skip")(value)
-
-
 def _policy(default: Any, read: Callable[[Any], Any]) -> Any:
     return field(default=default, metadata={"read": read})
 
@@ -95,7 +89,9 @@ class Policy:
     on_suspect: str = _policy("stop", _one_of("stop", "continue"))
     """What happens to a running body when the store cannot be reached: stop it at the deadline, or not."""
 
-    no_quorum: str = _policy("skip", _no_quorum)
+    no_quorum: str = _policy("skip", _one_of("skip", "run-unguarded"))
+    """While no quorum of the store answers: start nothing, or start it unguarded, perhaps more than once."""
+
     zone: ZoneInfo | None = _policy(None, _zone)  # noqa: RUF009 - a field like the others
     dst: str = _policy("once", _one_of("skip", "once", "both"))
 

@@ -25,7 +25,7 @@ from datetime import datetime
 
 import msgspec
 
-from jobguard.claims import Claimed, Refusal, Refused, claim, settle
+from jobguard.claims import Claimed, Refusal, Refused, claim, record_unguarded, settle
 from jobguard.ops import (
     compare_absent,
     compare_created,
@@ -63,6 +63,7 @@ __all__ = [
     "claim",
     "finish",
     "give_back",
+    "record_unguarded",
     "release",
     "retry",
     "see",

@@ -23,10 +23,11 @@ from typing import Any
 import celery.beat
 from celery.utils.log import get_logger
 
+from jobguard.celery.alone import Alone
 from jobguard.celery.changes import Changes
 from jobguard.celery.definitions import Definitions
 from jobguard.celery.entries import Job, jobs, stored_entry
-from jobguard.celery.lead import LeadLost, Stale
+from jobguard.celery.lead import LeadLost, Stale, apart
 from jobguard.celery.leader import Leader, Sent
 from jobguard.celery.leadership import Leadership
 from jobguard.celery.lookout import Lookout
@@ -34,6 +35,7 @@ from jobguard.celery.upkeep import History, Upkeep
 from jobguard.celery.workers import Fleet
 from jobguard.client import Client
 from jobguard.errors import ConfigurationError, OutcomeUnknown, Unavailable
+from jobguard.ops import get_op
 from jobguard.pulse import Pulse
 from jobguard.records import HEADER, Keys, Open, header, task_id
 from jobguard.settings import Settings
@@ -43,6 +45,7 @@ logger = get_logger("jobguard.beat")
 _FOLLOW_S = 0.2
 _UPKEEP_S = 0.5
 _TROUBLE_S = 0.5
+_AWAY_S = 1.0
 _EXIT_S = 3.0
 """Within so long, one that was closed has ended."""
 
@@ -83,6 +86,8 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
         self._lookout: Lookout | None = None
         self._client: Client | None = None
         self._term: _Term | None = None
+        self._alone: Alone | None = None
+        self._sent_alone: dict[str, set[datetime]] = {}
         self._dispatch: _Dispatch | None = None
         self._closing = False
         self._closed_at = 0.0
@@ -126,6 +131,7 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
             return min(self._turn(), self.max_interval)
         except (Unavailable, OutcomeUnknown) as error:
             self._say(f"jobguard: nothing is planned while the store does not answer: {error}")
+            self._go_on_alone()
         except Exception:
             # An exception out of tick ends beat, and with it the schedule of the whole team. A bug in one
             # turn must not: the next turn starts from what the store holds.
@@ -139,6 +145,8 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
             return self.max_interval
         term = self._current_term()
         if term is None:
+            if self._alone is not None and self._store_is_away():
+                self._go_on_alone()
             return _FOLLOW_S
         try:
             pause = self._lead(term)
@@ -174,11 +182,26 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
                 registered=self._registered,
                 host=f"{socket.gethostname()} pid {os.getpid()}",
             )
-            leader = Leader(definitions, self._publish, _now)
+            leader = Leader(definitions, self._publish, _now, self._sent_alone)
             kept = self._settings
             history = History(kept.history_count, timedelta(days=kept.history_days), kept.audit_count)
             self._term = _Term(leader, Upkeep(leader, Fleet(self.app, client, self._keys), history))
         return self._term
+
+    def _go_on_alone(self) -> None:
+        """Send what runs unguarded, from where our own term stood when the store went away."""
+        if self._alone is None and self._term is not None and self._term.begun:
+            self._alone = Alone(self._term.leader, self._sent_alone)
+        if self._alone is not None:
+            with apart("what runs unguarded"):
+                self._alone.turn()
+
+    def _store_is_away(self) -> bool:
+        try:
+            self._store().txn(success=[get_op(self._keys.deploy())], timeout=_AWAY_S)
+        except (Unavailable, OutcomeUnknown):
+            return True
+        return False
 
     def _end_term(self) -> None:
         if self._term is not None:
@@ -214,7 +237,7 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
         term.changes = Changes(self._store())
         watched = {self._keys.prefix("schedules"): True, self._keys.deploy(): False}
         term.changes.start(watched, term.leader.definitions.revision)
-        term.begun = True
+        term.begun, self._alone = True, None
         logger.info("jobguard: this beat leads and plans %d jobs", len(term.leader.jobs))
 
     def _hear_of_changes(self, term: _Term) -> None:

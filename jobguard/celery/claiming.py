@@ -15,6 +15,7 @@ stored):
     the id is dead              superseded, lost, skipped, late    mark as revoked, then Ignore: whoever waits
                                                                    for it is told, and does not wait for ever
     nobody knows                the store cannot be reached        Ignore: unclaimed, so it is published again
+                                                                   (or the body runs unguarded, by no_quorum)
 """
 
 import secrets
@@ -102,6 +103,13 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class Unguarded:
+    """The store is away, and the job says that it runs all the same."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Recorded:
     """A completed attempt came again before Celery had stored its result: this is the result."""
 
@@ -113,7 +121,7 @@ class Recorded:
         return None if self.done.result is None else msgspec.json.decode(self.done.result)
 
 
-def claim(child: Child, delivery: Delivery) -> Claim | Recorded:
+def claim(child: Child, delivery: Delivery) -> Claim | Recorded | Unguarded:
     """Claim the attempt, or say what happens instead. Waits for the store, and for a predecessor's hand-
     over.
     """
@@ -121,7 +129,7 @@ def claim(child: Child, delivery: Delivery) -> Claim | Recorded:
     pause = _PAUSE_FIRST_S
     while True:
         answer = _ask(child, delivery, until)
-        if isinstance(answer, Claim):
+        if isinstance(answer, Claim | Unguarded):
             return answer
         if answer.reason not in _PASSING or time.monotonic() >= until:
             return _refused(child, delivery, answer)
@@ -131,13 +139,13 @@ def claim(child: Child, delivery: Delivery) -> Claim | Recorded:
         pause = min(2 * pause, _PAUSE_MAX_S)
 
 
-def _ask(child: Child, delivery: Delivery, until: float) -> Claim | Refused:
+def _ask(child: Child, delivery: Delivery, until: float) -> Claim | Refused | Unguarded:
     """One claim, until its answer is known. Our nonce is in the child's file before it leaves."""
     while True:
         try:
             under = child.lease_to_claim_on(until)
         except (Unavailable, ServerError) as error:
-            _leave_unclaimed(delivery, error)
+            return _without_store(child, delivery, error)
         attempt = _attempt(child, delivery)
         child.tell(Running.NOTHING, attempt.nonce, under.lease)
         occurrence, overlap = delivery.occurrence, delivery.header.overlap
@@ -150,12 +158,12 @@ def _ask(child: Child, delivery: Delivery, until: float) -> Claim | Refused:
             time.sleep(_PAUSE_MAX_S)  # ended before its deadline: revoked; the parent takes another
             continue
         except (Unavailable, ServerError) as error:
-            _leave_unclaimed(delivery, error)
+            return _without_store(child, delivery, error)
         except BaseException as error:
             # Sent, and not known: no answer came, or a soft limit or the process's end struck before it.
             _take_back(child, delivery, attempt, under.lease)
             if isinstance(error, OutcomeUnknown):
-                _leave_unclaimed(delivery, error)
+                return _without_store(child, delivery, error)
             raise
         if isinstance(answer, Refused):
             return answer
@@ -185,6 +193,14 @@ def _take_back(child: Child, delivery: Delivery, attempt: Attempt, lease: int) -
     step = runs.give_back(child.keys, delivery.occurrence, attempt=attempt, lease=lease, for_good=True)
     child.leave(attempt.nonce, step)
     child.be_new()
+
+
+def _without_store(child: Child, delivery: Delivery, error: Exception) -> Unguarded:
+    """By the job's no_quorum. A store that refuses is no store that is away."""
+    chosen = policy_of(child.settings.jobs, delivery.header.job).no_quorum
+    if chosen == "skip" or isinstance(error, ServerError):
+        _leave_unclaimed(delivery, error)
+    return Unguarded(str(error))
 
 
 def _leave_unclaimed(delivery: Delivery, error: Exception) -> NoReturn:

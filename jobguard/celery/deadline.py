@@ -202,7 +202,7 @@ class WorkerDirectory:
 
     def unsent(self) -> dict[str, bytes]:
         found = {}
-        for path in self.path.glob("unsent-*"):
+        for path in sorted(self.path.glob("unsent-*")):
             try:
                 found[path.name.removeprefix("unsent-")] = path.read_bytes()
             except FileNotFoundError:  # its child carried it through after all

@@ -92,6 +92,11 @@ class Job:
             planner="" if overlap == "wait" else planner,
         )
 
+    def opened_alone(self, nominal: datetime, now: datetime, planner: str) -> Open:
+        """One that was sent while the store was away."""
+        record = self.opened(nominal, now, several=False, planner=planner)
+        return msgspec.structs.replace(record, published=1, published_at=now)
+
     def missed(self, missed: Missed, now: datetime, nonce: str) -> Done:
         return Done(
             job=self.name,

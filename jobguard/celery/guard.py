@@ -34,10 +34,10 @@ from celery.utils.log import get_logger
 from celery.worker.state import revoked
 
 from jobguard import runs
-from jobguard.celery import current, results
+from jobguard.celery import current, results, unguarded
 from jobguard.celery.abort import Armed, RunAborted, without_soft_limit
 from jobguard.celery.child import HOST, Child
-from jobguard.celery.claiming import Claim, Delivery, Recorded, claim
+from jobguard.celery.claiming import Claim, Delivery, Recorded, Unguarded, claim
 from jobguard.celery.deadline import ChildState, Running, WorkerDirectory
 from jobguard.celery.watchdog import TAKEN
 from jobguard.errors import LockLost, NotGuarded, OutcomeUnknown, ServerError, Unavailable
@@ -70,6 +70,8 @@ class Guard:
             claimed = claim(child, delivery)
             if isinstance(claimed, Recorded):
                 return claimed.give()
+            if isinstance(claimed, Unguarded):
+                return unguarded.run(child, delivery, claimed.why, body)
             return _Execution(child, claimed, delivery).run(body)
         finally:
             if not hasattr(request, _SUCCEEDED):

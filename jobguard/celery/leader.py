@@ -16,7 +16,7 @@ those a successor knows that they were never sent.
 
 import heapq
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum, auto
@@ -61,11 +61,15 @@ class Plan:
 
 @dataclass
 class Leader:
-    """A term. `publish` hands a message to the broker and says how that went."""
+    """A term. `publish` hands a message to the broker and says how that went.
+
+    `sent_alone`: what went out while the store was away, by job; it counts as published when it is planned.
+    """
 
     definitions: Definitions
     publish: Callable[[Open, Job], Sent]
     clock: Callable[[], datetime]
+    sent_alone: Mapping[str, Collection[datetime]] = field(default_factory=dict)
     nonce: str = field(default_factory=lambda: secrets.token_hex(8))
     _attempted: set["Attempt"] = field(default_factory=set)
     _paused: dict["Attempt", datetime] = field(default_factory=dict)
@@ -214,11 +218,17 @@ class Leader:
         self, job: Job, found: Due, control: Control, now: datetime, planner: str
     ) -> tuple[list[Open], list[Done]]:
         opens: list[Open] = []
-        dones = [job.missed(each, now, self.nonce) for each in found.missed]
+        alone = self.sent_alone.get(job.name, ())
+        opens += [
+            job.opened_alone(each.nominal, now, self.nonce) for each in found.missed if each.nominal in alone
+        ]
+        dones = [job.missed(each, now, self.nonce) for each in found.missed if each.nominal not in alone]
         waiting = job.policy.overlap == "queue-one" and self._one_waits(job.name)
         for nominal in found.starts:
             record = job.opened(nominal, now, several=len(found.starts) > 1, planner=planner)
-            if control.pauses(nominal):
+            if nominal in alone:
+                opens.append(job.opened_alone(nominal, now, self.nonce))
+            elif control.pauses(nominal):
                 reason = f"the job is paused by {control.by}: {control.why}"
                 dones.append(ended(record, Verdict.SKIPPED, reason, now, self.nonce))
             elif record.deadline and record.deadline <= now:
@@ -263,7 +273,11 @@ class Leader:
             logger.warning(
                 "jobguard: %s: %s, %s", occurrence_text(done.occurrence), done.verdict, done.reason
             )
-        return [Seen(record, revision) for record in plan.opens if record.overlap != "wait"]
+        return [
+            Seen(record, revision)
+            for record in plan.opens
+            if record.overlap != "wait" and not record.published
+        ]
 
     # --- publishing ---
 

@@ -323,7 +323,7 @@ def ending(done: Done) -> str:
     lost = f", after {times(done.lost)} lost with its worker" if done.lost else ""
     match done.verdict:
         case Verdict.RAN:
-            return f"Ran{at} as attempt {done.n}{lost}."
+            return f"Ran{at} as attempt {done.n}{lost}{because}."
         case Verdict.FAILED:
             return (
                 f"Failed{at} as attempt {done.n}{lost}: {done.error or done.reason or 'no error recorded'}."

@@ -55,7 +55,7 @@ def test_the_star_holds_for_all_and_a_name_for_itself() -> None:
         ({"digest": {"on_lost": {"rerun": -1}}}, '"rerun"'),
         ({"digest": {"start_deadline": 0}}, "above zero"),
         ({"digest": {"zone": "Europe/Berln"}}, "no such time zone"),
-        ({"digest": {"no_quorum": "run-unguarded"}}, "not available yet"),
+        ({"digest": {"no_quorum": "run-ungarded"}}, "did you mean 'run-unguarded'"),
     ],
 )
 def test_what_is_misspelt_is_refused_and_something_is_suggested(setting: Any, text: str) -> None:

@@ -1,0 +1,92 @@
+"""`no_quorum: run-unguarded`: what goes out and runs while the store is away, and what is known of it."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+import pytest
+
+from jobguard import runs, schedules
+from jobguard.celery.alone import Alone
+from jobguard.records import Done, Occurrence, Verdict, decode
+from tests.plugin.beats import beats
+from tests.plugin.bench import Bench, until
+from tests.plugin.stage import START, Stage, finish, job, operators
+from tests.plugin.test_beat_processes import assert_every_second_once, runs_per_occurrence
+from tests.plugin.test_worker_deaths import silent
+from tests.stores import Node, etcd
+
+
+@pytest.fixture
+def own(bench: Bench) -> Iterator[Node]:
+    """A store of this test alone, on the bench."""
+    with etcd() as nodes:
+        bench.store = nodes[0]
+        bench.__post_init__()
+        yield nodes[0]
+
+
+def test_runs_go_on_without_the_store_and_have_their_verdicts_after(bench: Bench, own: Node) -> None:
+    environment = {"JOBGUARD_CLAIM_TIMEOUT": "0.5", "JOBGUARD_TIMEOUT": "0.5"}
+    jobs = '{"work": {"no_quorum": "run-unguarded"}}'
+    with beats(bench) as on:
+        worker = bench.worker(app="tests.plugin.beat_app", TEST_GUARD="1", TEST_JOBS=jobs, **environment)
+        beat = on.start(TEST_GUARD="1", TEST_JOBS=jobs, **environment)
+        until(lambda: bench.journal(), "a run under the store")
+        with silent(own):
+            until(lambda: worker.log.count(" runs unguarded: ") >= 4, "runs without it")
+            until(lambda: "lease" in beat.log and "is lost" in beat.log, "the lead has lapsed")
+            more = len(bench.journal()) + 2
+            until(lambda: len(bench.journal()) >= more, "more runs without it")
+        leads = beat.log.count("this beat leads and plans")
+        until(lambda: beat.log.count("this beat leads and plans") > leads, "it leads again")
+        done = bench.keys.prefix("done", "work")
+
+        def told() -> list[Done]:
+            return [decode(kv.value, Done) for kv in bench.client.prefix(done).kvs]
+
+        until(lambda: len([each for each in told() if not each.reason]) >= 3, "runs under the store again")
+        beat.terminate()
+    unguarded = [each for each in told() if "unguarded, as the store was away" in each.reason]
+    assert len(unguarded) >= 4
+    assert {each.verdict for each in unguarded} == {Verdict.RAN}
+    assert set(runs_per_occurrence(on).values()) == {1}
+    assert_every_second_once(on)
+
+
+# --- the beat's side, with a clock and a broker made of lists ---
+
+DARING = {"no_quorum": "run-unguarded"}
+
+
+def test_only_what_says_so_is_sent_and_each_once(stage: Stage) -> None:
+    known = job("daring", **DARING), job("careful"), job("paused", **DARING)
+    stage.term(*known)
+    with operators(stage) as client:
+        schedules.pause(client, "paused", actor=schedules.Actor(by="ann", via="test", reason="mail moves"))
+    alone = Alone(stage.term(*known), {})
+    for seconds in (59, 60, 61, 125):
+        stage.at(seconds)
+        alone.turn()
+    assert stage.sent == [("02:01:00", 1, 0), ("02:02:00", 1, 0)]
+    assert stage.tried == ["daring", "daring"]
+
+
+def test_what_was_sent_counts_as_published_unless_it_has_its_verdict_already(stage: Stage) -> None:
+    sent: dict[str, set[datetime]] = {}
+    alone = Alone(stage.term(job(**DARING)), sent)
+    for seconds in (60, 120):
+        stage.at(seconds)
+        alone.turn()
+    ran = Occurrence("work", START + timedelta(minutes=1))
+    told = Done(job="work", nominal=ran.nominal, verdict=Verdict.RAN, nonce="w", finished=stage.now)
+    step = runs.record_unguarded(stage.keys, ran, 1, 0, told)
+    assert step.read(stage.client.txn(step.compare, step.success, step.failure))
+    assert not step.read(stage.client.txn(step.compare, step.success, step.failure))
+    stage.at(185)
+    leader = stage.term(job(**DARING))
+    leader.sent_alone = sent
+    leader.plan_due()
+    assert [nominal for nominal, _, _ in stage.sent] == ["02:01:00", "02:02:00", "02:03:00"]
+    assert [f"{each.nominal:%H:%M} {each.published}" for each in stage.open()] == ["02:02 1", "02:03 1"]
+    assert [each.nonce for each in stage.done()] == ["w"]
+    finish(stage, stage.claim(2))  # its message comes to a worker that reaches the store
