@@ -27,32 +27,56 @@ def hands(bench: Bench) -> Iterator[Client]:
         yield client
 
 
+def there(stage: Beats, queue: str = "celery") -> list[Message]:
+    return [each for each in stage.messages(queue) if each.header.job == "made"]
+
+
 def made(stage: Beats, more_than: int = 0, queue: str = "celery") -> list[Message]:
     def ask() -> list[Message] | None:
-        found = [each for each in stage.messages(queue) if each.header.job == "made"]
+        found = there(stage, queue)
         return found if len(found) > more_than else None
 
     return until(ask, "a message of the schedule that was made")
 
 
+EVERY_QUARTER = Definition(task="beats.made", every_seconds=0.25, args=[1], kwargs={"a": 2})
+
+
 def test_it_is_planned_changed_and_removed_within_a_second(stage: Beats, hands: Client) -> None:
+    """Each measured from before it is said, where others may be at work: the best of three."""
     leader = stage.start(TEST_SCHEDULE={"work": 3600})
     until(lambda: leader.leads, "it leads")
-    wanted = Definition(task="beats.made", every_seconds=0.25, args=[1], kwargs={"a": 2})
-    schedules.add(hands, "made", wanted, actor=ANN)
-    began = time.monotonic()
-    message = made(stage)[0]
-    assert time.monotonic() - began < 1.5
-    assert (message.headers["task"], message.headers["argsrepr"]) == ("beats.made", "[1]")
-    follower = stage.start(TEST_SCHEDULE={"work": 3600})
-    until(lambda: len(stage.bench.client.prefix(stage.bench.keys.prefix("elections")).kvs) == 2, "it follows")
+    added, changed = [], []
+    for number in range(3):
+        began, known = time.monotonic(), len(there(stage))
+        schedules.add(hands, "made", EVERY_QUARTER, actor=ANN)
+        message = made(stage, known)[-1]
+        added.append(time.monotonic() - began)
+        assert (message.headers["task"], message.headers["argsrepr"]) == ("beats.made", "[1]")
+        began = time.monotonic()
+        moved = Definition(task="beats.made", every_seconds=0.25, options={"queue": f"other {number}"})
+        schedules.change(hands, "made", moved, actor=ANN)
+        made(stage, queue=f"other {number}")
+        changed.append(time.monotonic() - began)
+        schedules.remove(hands, "made", actor=ANN)
+        removed = datetime.now(UTC)
+        until(lambda removed=removed: datetime.now(UTC) > removed + timedelta(seconds=1.5), "it is over")  # type: ignore[misc]
+        last = made(stage, queue=f"other {number}")[-1].occurrence.nominal
+        assert last < removed + timedelta(seconds=1)
+    assert min(added) < 1.0, added
+    assert min(changed) < 1.0, changed
+
+
+def test_who_takes_over_plans_it_too(stage: Beats, hands: Client) -> None:
+    leader, follower = (stage.start(TEST_SCHEDULE={"work": 3600}) for _ in range(2))
+    until(lambda: leader.leads or follower.leads, "one leads")
+    until(
+        lambda: len(stage.bench.client.prefix(stage.bench.keys.prefix("elections")).kvs) == 2, "one follows"
+    )
+    if follower.leads:
+        leader, follower = follower, leader
+    schedules.add(hands, "made", EVERY_QUARTER, actor=ANN)
+    made(stage)
     leader.terminate()
     until(lambda: follower.leads, "the other one leads")
     made(stage, more_than=len(made(stage)))
-    moved = Definition(task="beats.made", every_seconds=0.25, options={"queue": "other"})
-    schedules.change(hands, "made", moved, actor=ANN)
-    made(stage, queue="other")
-    schedules.remove(hands, "made", actor=ANN)
-    removed = datetime.now(UTC)
-    until(lambda: datetime.now(UTC) > removed + timedelta(seconds=2), "two seconds are over")
-    assert made(stage, queue="other")[-1].occurrence.nominal < removed + timedelta(seconds=1)
