@@ -5,6 +5,7 @@ Gives                a program's path; it is fetched once
 Never                needs root, starts a service, or changes what apt knows: the package lists are its own
 """
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -57,5 +58,7 @@ def _run(*command: str, cwd: str) -> None:
 
 
 if __name__ == "__main__":
+    if shutil.which("curl") is None:
+        raise SystemExit("curl, which runs the examples of docs/rest.md, is missing: apt-get install curl")
     for each in (ETCD_3_4, STRACE, LIBUNWIND, RABBITMQ):
         program(*each)
