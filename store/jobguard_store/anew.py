@@ -24,9 +24,9 @@ from sqlalchemy.exc import DBAPIError
 
 from jobguard_store.cluster import new_cluster_id, restored_identity
 from jobguard_store.config import NodeConfig
-from jobguard_store.errors import StartupError
+from jobguard_store.errors import StartupError, TooOld
 from jobguard_store.machine.apply import Machine
-from jobguard_store.machine.commands import decode
+from jobguard_store.machine.commands import LEVEL, decode
 from jobguard_store.members import about, founders
 from jobguard_store.raft import Configuration, Member
 from jobguard_store.raft.messages import EntryId, EntryKind, Snapshot
@@ -96,7 +96,10 @@ def _restore(backup: Path, config: NodeConfig, skipped: int) -> Begun:
         digest = _copy(backup, arrived)
         staged = snapshot.stage(arrived, None)
         identity = restored_identity(config, digest, skipped)
-        name = replace(staged.name, configuration=founders(identity))
+        level = staged.name.configuration.level
+        if level > LEVEL:
+            raise TooOld(str(backup), level, LEVEL)
+        name = replace(staged.name, configuration=replace(founders(identity), level=level))
         revision = staged.row.revision + skipped
         row = replace(
             meta.with_state_of(meta.NEW, staged.row),
@@ -185,10 +188,11 @@ def recover(data_dir: Path, skipped: int = REVISIONS_SKIPPED) -> Begun:
         while database.index():
             pass
         said = _configurations(loaded)
-        us = [found for each in said if (found := each.member(identity.member_id)) is not None]
-        data = us[-1].data if us else b""  # also if we were removed since: where we are reached is in it
+        ours = [found for each in said if (found := each.member(identity.member_id)) is not None]
+        data = ours[-1].data if ours else b""  # also if we were removed since: where we are reached is in it
         gone = {*said[-1].removed, *said[-1].ids} - {identity.member_id}
-        alone = Configuration((Member(identity.member_id, True, data),), tuple(sorted(gone)))
+        us = Member(identity.member_id, True, data)
+        alone = Configuration((us,), tuple(sorted(gone)), said[-1].level)
         cluster_id, revision = new_cluster_id(), loaded.machine.revision + skipped
         database.begin_anew(cluster_id, Snapshot(_last(loaded), alone), revision)
         while database.trim():
@@ -212,6 +216,8 @@ def _opened(data_dir: Path) -> Iterator[tuple[Database, Loaded]]:
                 inspection.walk()  # there is no other copy to fall back on once this one is a cluster's
             if loaded.identity is None:
                 raise StartupError(f"{data_dir} holds a member that never was in a cluster.")
+            if (level := _configurations(loaded)[-1].level) > LEVEL:
+                raise TooOld(str(data_dir), level, LEVEL)
             yield database, loaded
     except DiskFull:
         raise StartupError(f"the disk of {data_dir} is full: make room first.") from None

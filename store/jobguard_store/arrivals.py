@@ -36,11 +36,11 @@ class Arrivals:
     """The one place beside our file where a state may be."""
 
     def __init__(
-        self, path: Path, *, member: int, take: Callable[[Staged, SnapshotOffer], Awaitable[None]]
+        self, path: Path, *, welcome: Welcome, take: Callable[[Staged, SnapshotOffer], Awaitable[None]]
     ) -> None:
         """`take` returns when we live by the state, or have no need of it."""
         self._path = path
-        self._member = member
+        self._welcome = welcome
         self._take = take
         self._busy = False
 
@@ -74,12 +74,12 @@ class Arrivals:
         self, delivery: Delivery, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         offer = delivery.offer
-        if offer.sender != delivery.hello.sender or offer.to != self._member:
+        if offer.sender != delivery.hello.sender or offer.to != self._welcome.sender:
             raise _Refused("the snapshot is not from who brings it, or not for us")
         if shutil.disk_usage(self._path.parent).free < delivery.size:
             raise DiskFull
         log.info("member %x sends a snapshot up to entry %d", offer.sender, offer.snapshot.last.index)
-        write_frame(writer, Welcome(sender=self._member))
+        write_frame(writer, self._welcome)
         await self._store(delivery.size, reader)
         staged = await asyncio.to_thread(stage, self._path, offer.snapshot)
         await self._take(staged, offer)

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from jobguard_store.errors import StartupError
+from jobguard_store.machine.commands import LEVEL
 from jobguard_store.security import NO_TLS, TlsFiles, tls_files
 
 DEFAULT_NAME = "default"
@@ -74,6 +75,7 @@ class NodeConfig:
     listen_metrics_urls: tuple[str, ...] = ()
     client_tls: TlsFiles = NO_TLS
     peer_tls: TlsFiles = NO_TLS
+    level: int = LEVEL  # of commands that this build can read; tests have older builds, operators no choice
 
     @property
     def database_path(self) -> Path:

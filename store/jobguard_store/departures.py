@@ -19,9 +19,10 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from jobguard_store.cutting import NameOf, Overtaken, cut_state
+from jobguard_store.errors import TooOld
 from jobguard_store.peer_messages import Delivery, Part, Taken, Unwelcome, Welcome, Whole
 from jobguard_store.raft.messages import EntryId, SnapshotOffer
 from jobguard_store.storage import file
@@ -37,6 +38,8 @@ from jobguard_store.transport import (
 )
 
 log = logging.getLogger("jobguard_store.departures")
+
+Answer = TypeVar("Answer")
 
 PART_BYTES = 256 << 10
 # A receiver that stores nothing for so long does not get on.
@@ -70,7 +73,7 @@ class Departures:
         try:
             async with self._one_at_a_time:
                 last = await self._send(offer)
-        except (OSError, EOFError, TimeoutError, BadFrame, DiskFull, Overtaken, _Refused) as error:
+        except (OSError, EOFError, TimeoutError, BadFrame, DiskFull, Overtaken, TooOld, _Refused) as error:
             log.warning("member %x did not get a snapshot: %s", offer.to, str(error) or type(error).__name__)
             await asyncio.sleep(RETRY_S)
             self._on_failed(offer.to)
@@ -122,7 +125,9 @@ class Departures:
         with await asyncio.to_thread(path.open, "rb") as state:
             size = os.fstat(state.fileno()).st_size
             write_frame(writer, Delivery(hello=hello, offer=offer, size=size))
-            await _expect(Welcome, reader, HANDSHAKE_S)
+            welcome = await _expect(Welcome, reader, HANDSHAKE_S)
+            if welcome.level < (level := offer.snapshot.configuration.level):
+                raise TooOld(f"member {offer.to:x}", level, welcome.level)
             while part := await asyncio.to_thread(state.read, PART_BYTES):
                 digest.update(part)
                 write_frame(writer, Part(data=part))
@@ -136,10 +141,11 @@ class _Refused(Exception):
     """The peer said why it does not take it."""
 
 
-async def _expect(answer: type[Any], reader: asyncio.StreamReader, within_s: float) -> None:
+async def _expect(answer: type[Answer], reader: asyncio.StreamReader, within_s: float) -> Answer:
     async with asyncio.timeout(within_s):
         message = await read_frame(reader)
     if isinstance(message, Unwelcome):
         raise _Refused(message.reason)
     if not isinstance(message, answer):
         raise BadFrame(f"{type(message).__name__} in place of {answer.__name__}")
+    return message

@@ -1,6 +1,6 @@
 """What a leader does unasked, at each tick: end leases, let history go, promote who has caught up, hand over.
 
-Place in the house   replica -> duties -> raft, lessor, retention, reconfiguring
+Place in the house   replica -> duties -> raft, lessor, retention, reconfiguring, levels
 Takes                the time
 Gives                proposals of its own, which nobody waits for
 Never                acts without leading; forwards anything: only this very term may decide these
@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 
 from jobguard_store.lessor import Lessor
+from jobguard_store.levels import Levels
 from jobguard_store.machine.apply import Machine
 from jobguard_store.machine.commands import (
     AlarmKind,
@@ -37,6 +38,7 @@ class Duties:
         lessor: Lessor,
         retention: Retention,
         reconfiguring: Reconfiguring,
+        levels: Levels,
         *,
         boot: int,
     ) -> None:
@@ -45,6 +47,7 @@ class Duties:
         self._lessor = lessor
         self._retention = retention
         self._reconfiguring = reconfiguring
+        self._levels = levels
         self._origin = Origin(raft.node_id, boot, 0)
 
     def tick(self, now: float, *, disk_full: bool) -> None:
@@ -54,6 +57,7 @@ class Duties:
         self._expire_leases(now)
         self._forget_history(now)
         self._reconfiguring.promote_who_caught_up()
+        self._levels.maybe_raise()
         if disk_full:
             self._hand_over()
 

@@ -62,6 +62,16 @@ class MessageTooLarge(StoreError):
         super().__init__(f"grpc: received message larger than max ({size} vs. {limit})")
 
 
+class NotAllKnow(StoreError):
+    """The request takes a log command that is newer than what all members have said they can read."""
+
+    def __init__(self, *members: str) -> None:
+        super().__init__(
+            "jobguard: not every member of the cluster can read what this request writes: "
+            f"start {' and '.join(members)} with this version of jobguard first"
+        )
+
+
 class LeaseNotFound(StoreError):
     text = "etcdserver: requested lease not found"
 
@@ -310,6 +320,15 @@ class DeadlineExceeded(OutcomeUnknown):
 
 class StartupError(Exception):
     """The node cannot start; the message is the one sentence its operator reads."""
+
+
+class TooOld(StartupError):
+    """In the log of what is named there may be what this build cannot read."""
+
+    def __init__(self, what: str, level: int, ours: int) -> None:
+        super().__init__(
+            f"{what} needs a newer jobguard: its log is at level {level}, and this one reads level {ours}."
+        )
 
 
 class Removed(StartupError):

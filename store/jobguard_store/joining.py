@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from jobguard.tls import explained
 from jobguard_store.config import Address, NodeConfig, address
-from jobguard_store.errors import StartupError
+from jobguard_store.errors import StartupError, TooOld
 from jobguard_store.members import about, data_is_gone
 from jobguard_store.peer_messages import Roster, WhoIsThere
 from jobguard_store.raft import Configuration, Member
@@ -47,7 +47,10 @@ async def join(config: NodeConfig) -> Identity:
     while loop.time() < deadline:
         if rosters := await _ask_all(urls, tls):
             roster = max(rosters, key=lambda roster: roster.index)
-            member = _with_our_urls(config, roster)
+            configuration = Configuration.decode(roster.configuration)
+            if configuration.level > config.level:
+                raise TooOld("the cluster", configuration.level, config.level)
+            member = _with_our_urls(config, configuration)
             if member is not None and not (name := about(member).name):
                 return Identity(roster.cluster_id, member.id, config.name, ())
             refusal = f"{data_is_gone(member.id, name)}." if member is not None else _nobody_is(config)
@@ -70,8 +73,8 @@ def _urls_of_others(config: NodeConfig) -> list[str]:
     return [url for voter in config.initial_cluster if voter.name != config.name for url in voter.peer_urls]
 
 
-def _with_our_urls(config: NodeConfig, roster: Roster) -> Member | None:
-    for member in Configuration.decode(roster.configuration).members:
+def _with_our_urls(config: NodeConfig, configuration: Configuration) -> Member | None:
+    for member in configuration.members:
         if sorted(about(member).peer_urls) == sorted(config.initial_advertise_peer_urls):
             return member
     return None

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from jobguard_store.errors import TooOld
 from jobguard_store.peer_messages import Hello, Unwelcome
 from jobguard_store.raft import Configuration, Member
 from jobguard_store.storage.database import Identity
@@ -92,6 +93,8 @@ class Members:
     def refusal(self, hello: Hello) -> Unwelcome | None:
         """A peer introduces itself. On another disk than before, or an old copy of it, it must not come in.
 
+        Nor with a build that cannot read what the log may hold.
+
         Such a node has forgotten its votes and what it acknowledged. Were it let in again under its old id,
         it could help to elect a leader that lacks entries which it had itself helped to commit. A copy shows
         by its count of starts, which stood still or fell back.
@@ -100,6 +103,10 @@ class Members:
         """
         if hello.sender in self.configuration.removed:
             return Unwelcome(reason=was_removed(hello.sender), fatal=True)
+        if hello.level < self.configuration.level:
+            return Unwelcome(
+                reason=str(TooOld("the cluster", self.configuration.level, hello.level)), too_old=True
+            )
         before, now = self._lives.get(hello.sender), life_of(hello)
         if before in (None, now) or (before.disk == now.disk and before.boot < now.boot):
             return None

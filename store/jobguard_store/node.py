@@ -150,6 +150,7 @@ class Node:
         replica, raft = self._replica, self._replica.raft
         errors = [] if self.has_leader else [NoLeader.text]
         errors += [f"memberID:{alarm.member} alarm:{alarm.kind.name} " for alarm in self.alarms()]
+        errors += [f"{name} runs an older jobguard" for name in replica.levels.older()]
         return NodeStatus(
             db_size=replica.sizes.total,
             db_size_in_use=replica.sizes.in_use,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from itertools import count
 
+from jobguard_store.raft.configuration import FIRST_LEVEL
 from jobguard_store.raft.messages import MESSAGES, Message, SnapshotOffer
 
 REFUSED = -1
@@ -34,6 +35,7 @@ class Hello:
 
     `disk` is a number drawn when the sender's file was made, `boot` the durable count of its starts, `nonce`
     names this one of them. At `peer_urls` it is dialled by a receiver whose log does not name it yet.
+    `level`: of commands that its build can read; one that does not say so can read the first.
     """
 
     cluster_id: int
@@ -44,21 +46,27 @@ class Hello:
     name: str
     disk: int = 0
     peer_urls: tuple[str, ...] = ()
+    level: int = FIRST_LEVEL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Welcome:
-    """The connection may be used."""
+    """The connection may be used. `level` as in Hello."""
 
     sender: int
+    level: int = FIRST_LEVEL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unwelcome:
-    """The connection is closed after this; `fatal` says that asking again can never help."""
+    """The connection is closed after this; `fatal` says that asking again can never help.
+
+    `too_old`: who asked ends until it is upgraded. Not fatal, which it would write down and heed ever after.
+    """
 
     reason: str
     fatal: bool = False
+    too_old: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

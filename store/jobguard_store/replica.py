@@ -37,6 +37,7 @@ from jobguard_store.history import History
 from jobguard_store.joining import removed
 from jobguard_store.journal import Journal
 from jobguard_store.lessor import Lessor
+from jobguard_store.levels import Levels
 from jobguard_store.machine.commands import ANONYMOUS, Caller, Command
 from jobguard_store.machine.results import Applied
 from jobguard_store.members import Members, about, founders, life_of, was_removed
@@ -56,6 +57,7 @@ from jobguard_store.peer_messages import (
     Step,
     Told,
     Unwelcome,
+    Welcome,
 )
 from jobguard_store.proposals import Proposals
 from jobguard_store.questions import Questions
@@ -142,7 +144,8 @@ class Replica:
         writer.begin(
             database.write, on_durable=self._jobs_done, on_full=self._disk_filled, on_failed=self.fail
         )
-        self._arrivals = Arrivals(database.arriving_path, member=self._me, take=self._take)
+        welcome = Welcome(sender=self._me, level=config.level)
+        self._arrivals = Arrivals(database.arriving_path, welcome=welcome, take=self._take)
         self._transport = self._make_transport(loaded.disk, tls)
         self.traffic = self._transport.traffic
         self._courier = Courier(self._transport)
@@ -160,12 +163,22 @@ class Replica:
         self._gathering = Gathering(
             self.raft, self._proposals, self._questions, self._reads, self._courier, self._transport
         )
+        self.levels = Levels(
+            self.raft,
+            self.machine,
+            self.members,
+            ours=config.level,
+            said=self._transport.said_level,
+            patience_s=leader_wait_s,
+            pause_s=config.heartbeat_s,
+        )
         self._duties = Duties(
             self.raft,
             self.machine,
             self._lessor,
             Retention(config.auto_compaction_retention_s, config.auto_compaction_revisions),
             self._reconfiguring,
+            self.levels,
             boot=self._boot,
         )
         self._applier = Applier(
@@ -214,6 +227,7 @@ class Replica:
             name=self.identity.name,
             disk=disk,
             peer_urls=self.config.initial_advertise_peer_urls,
+            level=self.config.level,
         )
         return Transport(
             hello,
@@ -229,6 +243,7 @@ class Replica:
                 configuration=self.members.configuration.encode(),
                 index=self.applied_index,
             ),
+            level=lambda: self.raft.configuration.level,
             tls=tls,
         )
 
@@ -236,6 +251,9 @@ class Replica:
 
     async def propose(self, command: Command, caller: Caller = ANONYMOUS) -> Applied:
         self.check_running()
+        if command.level > self.levels.reached:
+            await self.levels.wait_for(command.level)
+            self.check_running()
         future = self._proposals.submit(command, self._loop.time(), caller)
         self._schedule()
         return await future
@@ -320,6 +338,7 @@ class Replica:
             self._notice_leadership()
             self._gathering.turn(self._loop.time(), disk_full=self.disk_full)
             self._reconfiguring.turn()
+            self.levels.refuse_what_we_cannot_read()
             if self.raft.has_ready():
                 self._carry_out(self.raft.ready())
             self._drop_what_is_not_needed()
@@ -390,6 +409,8 @@ class Replica:
 
     def _configured(self, configuration: Configuration) -> None:
         """It is committed, so for good. Who was removed hears so from the leader, or else from us."""
+        if configuration.level > self.members.configuration.level:
+            log.info("all members can read log commands of level %d", configuration.level)
         gone = set(configuration.removed).difference(self.members.configuration.removed)
         self.members.configuration = configuration
         self._introduce_ourselves()
@@ -664,6 +685,7 @@ class Replica:
         """Meet the peers and let time begin. Alone there is nobody to wait for: lead at once."""
         if self._me in self.members.configuration.removed:
             raise StartupError(f"{was_removed(self._me)}.")
+        self.levels.refuse_what_we_cannot_read()
         alone = self.raft.configuration.ids == (self._me,)
         try:
             await self._transport.listen([address(url) for url in self.config.listen_peer_urls])

@@ -106,6 +106,8 @@ def _flaw_of_bytes(data: bytes) -> str | None:
 
 
 def _flaw_of_configuration(configuration: Configuration) -> str | None:
+    if not 0 < configuration.level <= NUMBER_MAX:
+        return f"a configuration of level {configuration.level}"
     ids = configuration.ids
     if list(ids) != sorted(set(ids)) or not all(0 < each <= NUMBER_MAX for each in ids):
         return f"a configuration of the members {ids}"

@@ -29,7 +29,7 @@ from jobguard_store.config import Address, parse_urls
 from jobguard_store.config import address as address_of
 from jobguard_store.counts import Traffic
 from jobguard_store.doors import Door, bound
-from jobguard_store.errors import StartupError
+from jobguard_store.errors import StartupError, TooOld
 from jobguard_store.peer_messages import (
     CODES,
     Delivery,
@@ -40,6 +40,7 @@ from jobguard_store.peer_messages import (
     Welcome,
     WhoIsThere,
 )
+from jobguard_store.raft.configuration import FIRST_LEVEL
 from jobguard_store.scrutiny import flaw
 from jobguard_store.security import PeerTls
 
@@ -225,7 +226,7 @@ class Inbound(Frames):
             self.frame_bytes_max = FRAME_BYTES_MAX
             self.traffic = self.house.traffic[self.peer]
             self.house.introduced(self, hello)
-            write_frame(self.stream, Welcome(sender=self.house.hello.sender))
+            write_frame(self.stream, self.house.welcome)
 
     async def _is_welcome(self, hello: Hello) -> bool:
         refusal = await self.house.refusal(hello)
@@ -304,6 +305,7 @@ class Peer:
         self._posted: list[bytes] = []
         self._posted_bytes = 0
         self._traffic = house.traffic[member_id]
+        self._said_level = FIRST_LEVEL
         self._last_reason = ""
         self._task = asyncio.get_running_loop().create_task(self._dial_for_ever())
         self._task.add_done_callback(house.ended)
@@ -311,6 +313,10 @@ class Peer:
     @property
     def welcomed(self) -> bool:
         return self._stream is not None and not self._stream.is_closing()
+
+    @property
+    def said_level(self) -> int | None:
+        return self._said_level if self.welcomed else None
 
     def post(self, message: PeerMessage) -> bool:
         """Queue a message for the next flush. False: it was dropped, and certainly not sent."""
@@ -354,7 +360,10 @@ class Peer:
             if not isinstance(welcome, Welcome):
                 self._refused(welcome)
                 return False
-            self._stream, self._last_reason = connection.stream, ""
+            if welcome.level < (level := self._house.level()):
+                self._log(f"is not talked to: {TooOld('it', level, welcome.level)}")
+                return False
+            self._stream, self._said_level, self._last_reason = connection.stream, welcome.level, ""
             self._house.on_reachable(self.id)
             await connection.lost
         finally:
@@ -382,11 +391,16 @@ class Peer:
     def _refused(self, refusal: Unwelcome) -> None:
         if refusal is UNREACHABLE:
             return
-        if refusal.reason != self._last_reason:  # the same answer once a second would only fill the log
-            self._last_reason = refusal.reason
-            log.warning("member %x does not talk to us: %s", self.id, refusal.reason)
+        self._log(f"does not talk to us: {refusal.reason}")
         if refusal.fatal:
             self._house.on_expelled(refusal.reason)
+        elif refusal.too_old:
+            self._house.on_failed(StartupError(refusal.reason))
+
+    def _log(self, reason: str) -> None:
+        if reason != self._last_reason:  # the same answer once a second would only fill the log
+            self._last_reason = reason
+            log.warning("member %x %s", self.id, reason)
 
 
 class Transport:
@@ -404,9 +418,12 @@ class Transport:
         on_hello: Callable[[Hello], Awaitable[Unwelcome | None]],
         on_delivery: Callable[[Delivery, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
         roster: Callable[[], Roster],
+        level: Callable[[], int],
         tls: PeerTls,
     ) -> None:
+        """`level`: what a peer has to be able to read."""
         self.hello = hello
+        self.welcome = Welcome(sender=hello.sender, level=hello.level)
         self.tls = tls
         self.on_message = on_message
         self.on_lost = on_lost
@@ -416,6 +433,7 @@ class Transport:
         self.on_delivery = on_delivery
         self._on_hello = on_hello
         self.roster = roster
+        self.level = level
         self._members: Mapping[int, tuple[Address, ...]] = {}
         self._peers: dict[int, Peer] = {}
         self._inbound: dict[int, Inbound] = {}
@@ -465,6 +483,11 @@ class Transport:
     def post(self, message: PeerMessage) -> bool:
         peer = self._peers.get(message.to)
         return peer is not None and peer.post(message)
+
+    def said_level(self, member: int) -> int | None:
+        """What it can read, by its word over the connection there is; None without one."""
+        peer = self._peers.get(member)
+        return peer.said_level if peer is not None else None
 
     def reaches(self, member: int) -> bool:
         peer = self._peers.get(member)

@@ -175,6 +175,8 @@ POISON: list[Any] = [
     configured(b'{"members":[{"id":"1","voter":true,"data":""}],"removed":[]}'),
     configured(b'{"members":[{"id":1,"voter":2,"data":""}],"removed":[]}'),
     configured(b'{"members":[{"id":1,"voter":true,"data":"!"}],"removed":[]}'),
+    configured(b'{"members":[],"removed":[],"level":"2"}'),
+    configured(b'{"members":[],"removed":[],"level":0}'),
     configured(b"[" * 100_000),
     configured(Configuration((Member(2, True), Member(1, True))).encode()),
     configured(Configuration((Member(1, True), Member(1, True))).encode()),
@@ -243,6 +245,7 @@ def hello_to(node: Node, number: int) -> Hello:
         nonce=1,
         name="stranger",
         peer_urls=urls,
+        level=commands.LEVEL,
     )
 
 

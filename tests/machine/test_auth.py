@@ -159,6 +159,13 @@ def test_a_token_is_made_only_of_what_is_still_so(guarded: Started) -> None:
     assert guarded.refusal(Authenticate("nobody", b"t", old + 1)) is AuthFailed
 
 
+def test_who_has_users_has_read_their_commands(store: Started) -> None:
+    """Also from a log of a build that did not yet ask whether all can: what is in use stays so."""
+    assert store.machine.level == Put.level
+    store.do(AddRole("r"))
+    assert store.machine.level == AddRole.level > Put.level
+
+
 def test_users_are_part_of_the_state(store: Started) -> None:
     before = store.machine.fingerprint()
     for command in (AddUser("u", b"h"), AddRole("r"), GrantRole("u", "r"), GrantPermission("r", R, b"k")):

@@ -1,12 +1,16 @@
 """The bytes of commands, for ever. A failure here means that old logs would be read differently."""
 
+from typing import get_args
+
 import msgspec
 import pytest
 
 from jobguard_store.machine.commands import (
+    LEVEL,
     Access,
     AddRole,
     AddUser,
+    AuthCommand,
     Authenticate,
     Caller,
     ChangePassword,
@@ -24,8 +28,10 @@ from jobguard_store.machine.commands import (
     GrantLease,
     GrantPermission,
     GrantRole,
+    LowerAlarm,
     Origin,
     Put,
+    RaiseAlarm,
     Range,
     RevokeLease,
     RevokePermission,
@@ -89,6 +95,17 @@ def test_who_asked_is_written_behind_the_command_and_nothing_if_nobody_did() -> 
     assert encode(signed, Compact(1000)).hex() == head + "9208cd03e8" + "a17509"
     assert decode(encode(signed, Compact(1000))) == (signed, Compact(1000))
     assert decode(encode(ORIGIN, Compact(1000)))[0].caller.user == ""
+
+
+@pytest.mark.parametrize("command", [command for command, _ in WRITTEN], ids=lambda each: type(each).__name__)
+def test_the_level_of_each_command_and_of_the_build_that_reads_them_all(command: Command) -> None:
+    """Whatever is added later has a higher one: to members that read level 2 it is not sent."""
+    assert command.level == (2 if isinstance(command, AuthCommand) else 1)
+    assert LEVEL == 2
+
+
+def test_every_command_is_written_down_here() -> None:
+    assert {type(command) for command, _ in WRITTEN} >= set(get_args(Command)) - {RaiseAlarm, LowerAlarm}
 
 
 def test_fields_added_later_may_be_missing_in_what_was_written_before() -> None:

@@ -13,7 +13,7 @@ from jobguard_store.arrivals import Arrivals
 from jobguard_store.config import Address
 from jobguard_store.errors import ServerStopped
 from jobguard_store.peer_messages import Delivery, Hello, Part, Roster, Taken, Unwelcome, Welcome, Whole
-from jobguard_store.raft.configuration import Configuration
+from jobguard_store.raft.configuration import FIRST_LEVEL, Configuration
 from jobguard_store.raft.messages import EntryId, Snapshot, SnapshotOffer
 from jobguard_store.security import PeerTls
 from jobguard_store.storage.snapshot import Staged
@@ -49,7 +49,7 @@ class Receiver:
         self.take: Callable[[Staged], None] = self.taken.append
         (port,) = free_ports(1)
         self.address = Address("127.0.0.1", port)
-        self.arrivals = Arrivals(self.path, member=1, take=self._take)
+        self.arrivals = Arrivals(self.path, welcome=Welcome(sender=1), take=self._take)
         self.transport = Transport(
             Hello(cluster_id=CLUSTER, sender=1, to=0, boot=1, nonce=1, name="s1"),
             tls=PeerTls(),
@@ -61,6 +61,7 @@ class Receiver:
             on_hello=self._meet,
             on_delivery=self.arrivals.receive,
             roster=lambda: Roster(cluster_id=CLUSTER, configuration=b""),
+            level=lambda: FIRST_LEVEL,
         )
 
     async def _take(self, staged: Staged, _offer: SnapshotOffer) -> None:

@@ -2,13 +2,15 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from jobguard_store.config import NodeConfig
-from jobguard_store.errors import StartupError
+from jobguard_store.errors import StartupError, TooOld
 from jobguard_store.joining import join
+from jobguard_store.machine.commands import LEVEL
 from jobguard_store.members import About
 from jobguard_store.peer_messages import Roster, WhoIsThere
 from jobguard_store.raft import Configuration, Member
@@ -64,3 +66,9 @@ def test_one_that_lags_still_names_who_was_replaced(rosters: list[Roster], tmp_p
 def test_one_that_ran_before_is_refused_at_once_if_all_have_answered(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match="ran before with data that is gone"):
         asyncio.run(told_by([OLD, OLD], tmp_path))
+
+
+def test_one_that_cannot_read_the_log_is_told_so_before_it_has_an_id(tmp_path: Path) -> None:
+    configuration = replace(Configuration.decode(AHEAD.configuration), level=LEVEL + 1).encode()
+    with pytest.raises(TooOld, match="the cluster needs a newer jobguard: its log is at level 3"):
+        asyncio.run(told_by([replace(AHEAD, configuration=configuration)], tmp_path))

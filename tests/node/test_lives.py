@@ -52,3 +52,16 @@ def test_one_that_was_removed_is_turned_away_for_good() -> None:
     assert refusal is not None
     assert refusal.fatal
     assert "was removed from the cluster" in refusal.reason
+
+
+@pytest.mark.parametrize(("level", "welcome"), [(1, False), (2, True), (3, True)])
+def test_one_that_cannot_read_what_all_others_can_is_turned_away_until_it_is_upgraded(
+    level: int, welcome: bool
+) -> None:
+    members = Members(replace(founders(identity_from(CONFIG)), level=2), {})
+    refusal = members.refusal(replace(HELLO, level=level))
+    assert (refusal is None) is welcome
+    if refusal is not None:
+        assert refusal.too_old
+        assert not refusal.fatal
+        assert "needs a newer jobguard: its log is at level 2, and this one reads level 1" in refusal.reason

@@ -24,6 +24,7 @@ from jobguard_store.peer_messages import (
     Welcome,
     WhoIsThere,
 )
+from jobguard_store.raft import FIRST_LEVEL
 from jobguard_store.raft.messages import MESSAGES, AppendEntries, Entry, EntryId, EntryKind
 from jobguard_store.security import PeerTls
 from jobguard_store.transport import Frames, Transport, encode_frame, write_frame
@@ -44,14 +45,24 @@ class House:
         refusal: Unwelcome | None = None,
         peer_urls: tuple[str, ...] = (),
         tls: PeerTls | None = None,
+        reads: int = FIRST_LEVEL,
+        level: int = FIRST_LEVEL,
     ) -> None:
+        """`reads`: what it can read itself; `level`: what others have to."""
         self.messages: list[Any] = []
         self.lost: list[int] = []
         self.reachable: list[int] = []
         self.expelled: list[str] = []
         self.failed: list[BaseException] = []
         hello = Hello(
-            cluster_id=cluster, sender=member, to=0, boot=1, nonce=1, name=f"s{member}", peer_urls=peer_urls
+            cluster_id=cluster,
+            sender=member,
+            to=0,
+            boot=1,
+            nonce=1,
+            name=f"s{member}",
+            peer_urls=peer_urls,
+            level=reads,
         )
         self.transport = Transport(
             hello,
@@ -63,6 +74,7 @@ class House:
             on_hello=self.meet,
             on_delivery=self.receive,
             roster=lambda: Roster(cluster_id=cluster, configuration=b""),
+            level=lambda: level,
             tls=tls or PeerTls(),
         )
         self.refusal = refusal
@@ -305,6 +317,53 @@ def test_a_refusal_for_good_is_passed_on() -> None:
         async with Pair(one, two):
             await eventually(lambda: one.expelled)
             assert one.expelled[0] == "your data is gone"
+
+    run(story())
+
+
+def test_one_that_is_too_old_ends_and_nothing_is_written_down_for_good() -> None:
+    async def story() -> None:
+        one, two = House(1), House(2, refusal=Unwelcome(reason="too old", too_old=True))
+        async with Pair(one, two):
+            await eventually(lambda: one.failed)
+            assert isinstance(one.failed[0], StartupError)
+            assert str(one.failed[0]) == "too old"
+            assert one.expelled == []
+
+    run(story())
+
+
+def test_what_a_peer_can_read_is_known_for_as_long_as_its_connection_lasts() -> None:
+    """One that says nothing of it, as builds before this, can read what all can."""
+
+    async def story() -> None:
+        one, two = House(1, reads=3), House(2)
+        async with Pair(one, two) as pair:
+            await eventually(lambda: one.reachable and two.reachable)
+            assert (one.transport.said_level(2), two.transport.said_level(1)) == (FIRST_LEVEL, 3)
+            assert one.transport.said_level(5) is None
+            two.transport.close()
+            await eventually(lambda: one.transport.said_level(2) is None)
+            pair.houses[2] = House(2, reads=4)
+            await pair.open(2)
+            await eventually(lambda: one.transport.said_level(2) == 4)
+
+    run(story())
+
+
+def test_nothing_is_sent_to_one_that_cannot_read_what_the_log_may_hold(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def story() -> None:
+        one, two = House(1, level=2), House(2)
+        async with Pair(one, two):
+            await eventually(lambda: two.reachable)
+            sentence = (
+                "2 is not talked to: it needs a newer jobguard: its log is at level 2, and this one reads"
+            )
+            await eventually(lambda: sentence in caplog.text)
+            assert not one.reachable
+            assert not one.transport.post(append(2, 1))
 
     run(story())
 

@@ -1,6 +1,7 @@
 """Who is in the cluster: changes and their refusals, and who counts from when on (thesis, chapter 4)."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
@@ -27,6 +28,7 @@ from jobguard_store.raft import (
     PreVoteRequest,
     Promote,
     Raft,
+    Raise,
     Refusal,
     Remove,
     Role,
@@ -87,6 +89,8 @@ class Test_a_configuration:
         spelled = b'{"members":[' + one + b"," + two + b'],"removed":[3]}'
         assert held.encode() == spelled
         assert Configuration.decode(spelled[:-1] + b',"later":1}') == held
+        assert replace(held, level=2).encode() == spelled[:-1] + b',"level":2}'
+        assert Configuration.decode(spelled[:-1] + b',"level":2}') == replace(held, level=2)
 
     @pytest.mark.parametrize(
         ("before", "change", "then"),
@@ -97,6 +101,10 @@ class Test_a_configuration:
             (cluster([1, 2]), Remove(1), Configuration((Member(2, True),), removed=(1,))),
             (cluster([1], [2]), Remove(2), Configuration((Member(1, True),), removed=(2,))),
             (cluster([1]), Update(1, b"x"), Configuration((Member(1, True, b"x"),))),
+            (cluster([1], [2]), Raise(3), replace(cluster([1], [2]), level=3)),
+            (replace(cluster([1]), level=2), AddLearner(2), replace(cluster([1], [2]), level=2)),
+            (replace(cluster([1, 2]), level=2), Remove(2), Configuration((Member(1, True),), (2,), 2)),
+            (replace(cluster([1]), level=2), Raise(2), Refusal.NOT_HIGHER),
             (cluster([1], [2]), AddVoter(2), Refusal.KNOWN),
             (cluster([1], [2]), AddLearner(1), Refusal.KNOWN),
             (Configuration((Member(1, True),), removed=(2,)), AddLearner(2), Refusal.REMOVED),

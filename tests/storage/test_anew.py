@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from jobguard_store import anew
 from jobguard_store.anew import Begun, examine, recover, restore
 from jobguard_store.config import NodeConfig
 from jobguard_store.errors import StartupError
@@ -17,7 +18,8 @@ from jobguard_store.storage.database import Database, Identity, InitialMember
 from tests.storage.member import TERM, Member, normal
 
 FOUNDERS = (InitialMember(2, "m2", ("http://h:2",)), InitialMember(3, "m3", ("http://h:3",)))
-LATER = Configuration((Voter(2, True, b'{"name":"m2"}'), Voter(3, True), Voter(4, True)), (9,))
+LATER = Configuration((Voter(2, True, b'{"name":"m2"}'), Voter(3, True), Voter(4, True)), (9,), 2)
+NEWER = r"needs a newer jobguard: its log is at level 2, and this one reads level 1\.$"
 
 
 @pytest.fixture
@@ -60,7 +62,7 @@ def test_it_is_alone_at_a_revision_beyond_and_has_all_of_its_log(left: Member) -
     assert (loaded.identity.member_id, loaded.identity.initial_members) == (2, ())
     assert loaded.identity.cluster_id == begun.cluster_id != 7
     assert (loaded.base, loaded.applied_index, loaded.entries) == (EntryId(TERM, 6), 6, [])
-    assert loaded.configuration == Configuration((LATER.members[0],), (3, 4, 9))
+    assert loaded.configuration == Configuration((LATER.members[0],), (3, 4, 9), 2)
     assert (left.machine.revision, left.machine.compact_revision) == (1002, 1002)
     assert left.machine.alarms == {}
     assert left.machine.lease_keys(5) == [b"a"]
@@ -70,6 +72,16 @@ def test_it_is_alone_at_a_revision_beyond_and_has_all_of_its_log(left: Member) -
     left.restart()
     assert left.machine.revision == 1003
     left.database.close()
+
+
+def test_a_log_that_this_build_cannot_read_is_left_alone(
+    left: Member, backup: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(anew, "LEVEL", 1)
+    with pytest.raises(StartupError, match=NEWER):
+        recover(left.path.parent)
+    with pytest.raises(StartupError, match=NEWER):
+        restored(backup, tmp_path / "target")
 
 
 def test_cut_off_in_the_middle_it_is_no_member_of_the_old_cluster(
@@ -88,7 +100,7 @@ def test_cut_off_in_the_middle_it_is_no_member_of_the_old_cluster(
     recover(left.path.parent)
     left._start()
     assert left.loaded.expelled is None
-    assert left.loaded.configuration == Configuration((LATER.members[0],), (3, 4, 9))
+    assert left.loaded.configuration == Configuration((LATER.members[0],), (3, 4, 9), 2)
     left.database.close()
 
 
@@ -141,7 +153,7 @@ def backup(left: Member, tmp_path: Path) -> Path:
     left._start()
     path = tmp_path / "backup"
     cut = left.database.cut(path)
-    cut.copy(Snapshot(EntryId(TERM, cut.applied_index), Configuration((Voter(2, True),))))
+    cut.copy(Snapshot(EntryId(TERM, cut.applied_index), Configuration((Voter(2, True),), level=2)))
     cut.close()
     left.database.close()
     content = path.read_bytes()
@@ -165,6 +177,11 @@ def test_a_restore_that_failed_is_in_nobodys_way(backup: Path, tmp_path: Path) -
     (target / "node.arriving.sqlite").write_bytes(b"what a killed one leaves")
     begun = restored(backup, target)
     assert (begun.revision, begun.keys, begun.leases) == (1002, 1, 1)
+    again = Database.open(target / "node.sqlite")
+    configuration = again.load().configuration
+    assert configuration is not None
+    assert (len(configuration.voters), configuration.level) == (2, 2)
+    again.close()
     with pytest.raises(StartupError, match="is not empty"):
         restored(backup, target)
 

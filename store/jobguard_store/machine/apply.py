@@ -36,6 +36,7 @@ from jobguard_store.machine.commands import (
     Command,
     Compact,
     DeleteRange,
+    EnableAuth,
     ExpireLease,
     GrantLease,
     LowerAlarm,
@@ -113,6 +114,11 @@ class Machine:
         """Hold what `other` holds: whoever has this machine sees it at once."""
         for name in self.__slots__:
             setattr(self, name, getattr(other, name))
+
+    @property
+    def level(self) -> int:
+        """At least of this level were the commands that led here: whoever applied them can read it."""
+        return EnableAuth.level if self.auth.revision > 1 else Put.level
 
     # --- commands -----------------------------------------------------------------------------------
 

@@ -9,15 +9,18 @@ These bytes are a format for ever: logs written today are replayed by every late
 fields at its end, with a default that means what the old bytes meant, and a union may gain members with new
 tags; nothing is ever reordered, removed or given another meaning. A build that meets a tag or a field it does
 not know must stop (`UnknownCommand`): skipping it would leave this node in another state than its peers.
-A new command is therefore proposed only once all members announce that they know it.
+So what is added has a level of its own, and is proposed only once all members have said that they know it.
 """
 
 from enum import IntEnum
-from typing import Annotated, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import msgspec
 
 VERSION = 1
+
+LEVEL = 2
+"""What this build can read: all commands and fields up to this level. One more whenever any are added."""
 
 # Of more bits there is no column of a row.
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -49,7 +52,12 @@ class Origin(NamedTuple):
 
 
 class _Logged(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
-    """Positional in MessagePack: [tag, field, field, …]. The order of fields is the format."""
+    """Positional in MessagePack: [tag, field, field, …]. The order of fields is the format.
+
+    `level`: who can read it. A field that is added to a command makes it a property, by that field's value.
+    """
+
+    level: ClassVar[int] = 1
 
 
 # --- requests on keys -----------------------------------------------------------------------------
@@ -197,21 +205,25 @@ class LowerAlarm(_Logged, frozen=True, tag=10):
 # A password is in here as its bcrypt hash, and a token as its digest: whoever reads a log can use neither.
 
 
+class _OfUsers(_Logged, frozen=True):
+    level: ClassVar[int] = 2
+
+
 class Access(IntEnum):
     READ = 0
     WRITE = 1
     READWRITE = 2
 
 
-class EnableAuth(_Logged, frozen=True, tag=11):
+class EnableAuth(_OfUsers, frozen=True, tag=11):
     pass
 
 
-class DisableAuth(_Logged, frozen=True, tag=12):
+class DisableAuth(_OfUsers, frozen=True, tag=12):
     pass
 
 
-class Authenticate(_Logged, frozen=True, tag=13):
+class Authenticate(_OfUsers, frozen=True, tag=13):
     """The password was found to be `user`'s, as the users were at `auth_revision`; hence a new token."""
 
     user: str
@@ -219,48 +231,48 @@ class Authenticate(_Logged, frozen=True, tag=13):
     auth_revision: Int64
 
 
-class AddUser(_Logged, frozen=True, tag=14):
+class AddUser(_OfUsers, frozen=True, tag=14):
     """`password` None: of one who cannot come by password at all."""
 
     name: str
     password: bytes | None
 
 
-class DeleteUser(_Logged, frozen=True, tag=15):
+class DeleteUser(_OfUsers, frozen=True, tag=15):
     name: str
 
 
-class ChangePassword(_Logged, frozen=True, tag=16):
+class ChangePassword(_OfUsers, frozen=True, tag=16):
     name: str
     password: bytes
 
 
-class GrantRole(_Logged, frozen=True, tag=17):
+class GrantRole(_OfUsers, frozen=True, tag=17):
     user: str
     role: str
 
 
-class RevokeRole(_Logged, frozen=True, tag=18):
+class RevokeRole(_OfUsers, frozen=True, tag=18):
     user: str
     role: str
 
 
-class AddRole(_Logged, frozen=True, tag=19):
+class AddRole(_OfUsers, frozen=True, tag=19):
     name: str
 
 
-class DeleteRole(_Logged, frozen=True, tag=20):
+class DeleteRole(_OfUsers, frozen=True, tag=20):
     name: str
 
 
-class GrantPermission(_Logged, frozen=True, tag=21):
+class GrantPermission(_OfUsers, frozen=True, tag=21):
     role: str
     access: Access
     key: bytes
     range_end: bytes = b""
 
 
-class RevokePermission(_Logged, frozen=True, tag=22):
+class RevokePermission(_OfUsers, frozen=True, tag=22):
     role: str
     key: bytes
     range_end: bytes = b""

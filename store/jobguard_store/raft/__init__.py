@@ -19,11 +19,14 @@ Members   change_membership() appends a configuration, which counts at once: aft
           dials and admits `configuration`'s members, whoever they are. In `committed` a CONFIG entry says
           what is so for good: Configuration.decode(entry.data). Who finds its own id in `removed` stops;
           nobody lets it in again. A node that joins starts with voters=() and is told. Ids are used once.
+Levels    A node that finds `configuration.level` beyond what it can read stops before it persists or sends
+          anything more. An entry of a level is proposed once a configuration of that level is *applied*
+          where it is proposed: then all leaders to come hold that configuration before the entry.
 Transfer  transfer(successor) before a leader stops. While not accepts_proposals nothing is proposed, and what
           has gathered waits: it is forwarded to whoever leads next.
 """
 
-from jobguard_store.raft.configuration import NOBODY, Configuration, Member
+from jobguard_store.raft.configuration import FIRST_LEVEL, NOBODY, Configuration, Member
 from jobguard_store.raft.core import HandingOver, NotLeader, Raft, Role
 from jobguard_store.raft.leading import Limits
 from jobguard_store.raft.membership import (
@@ -32,6 +35,7 @@ from jobguard_store.raft.membership import (
     Change,
     ChangeRefused,
     Promote,
+    Raise,
     Refusal,
     Remove,
     Update,
@@ -63,6 +67,7 @@ from jobguard_store.raft.messages import (
 from jobguard_store.raft.transfer import TransferRefused
 
 __all__ = [
+    "FIRST_LEVEL",
     "MESSAGES",
     "NOBODY",
     "NOTHING",
@@ -90,6 +95,7 @@ __all__ = [
     "PreVoteRequest",
     "Promote",
     "Raft",
+    "Raise",
     "ReadReady",
     "Ready",
     "Refusal",

@@ -53,13 +53,21 @@ class Update:
     data: bytes
 
 
-Change = AddLearner | AddVoter | Promote | Remove | Update
+@dataclass(frozen=True, slots=True)
+class Raise:
+    """All members can read what is of `level`, and so must whoever comes later. It never falls."""
+
+    level: int
+
+
+Change = AddLearner | AddVoter | Promote | Remove | Update | Raise
 
 
 class Refusal(Enum):
     PENDING = "another change is not committed yet"
     TOO_EARLY = "this leader has committed nothing yet"
     HANDING_OVER = "this leader is handing over"
+    NOT_HIGHER = "the cluster is at this level, or above it"
     UNKNOWN = "no member has this id"
     KNOWN = "a member has this id"
     REMOVED = "a member with this id was removed, and an id is used once"
@@ -80,8 +88,12 @@ class ChangeRefused(Exception):
 def after(configuration: Configuration, change: Change) -> Configuration:
     """Raises ChangeRefused for what makes no sense, whenever it is asked for."""
     members = {member.id: member for member in configuration.members}
-    removed = configuration.removed
+    removed, level = configuration.removed, configuration.level
     match change:
+        case Raise():
+            if change.level <= level:
+                raise ChangeRefused(Refusal.NOT_HIGHER)
+            level = change.level
         case AddLearner() | AddVoter():
             if change.id in members:
                 raise ChangeRefused(Refusal.KNOWN)
@@ -99,7 +111,7 @@ def after(configuration: Configuration, change: Change) -> Configuration:
         case Remove():
             del members[change.id]
             removed = (*removed, change.id)
-    then = Configuration(tuple(members[member] for member in sorted(members)), removed)
+    then = Configuration(tuple(members[member] for member in sorted(members)), removed, level)
     if not then.voters:
         raise ChangeRefused(Refusal.LAST_VOTER)
     return then
