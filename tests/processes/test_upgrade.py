@@ -103,15 +103,7 @@ def test_an_older_node_does_not_join(cluster: Cluster, tmp_path: Path) -> None:
         node.start()
     cluster.wait_healthy()
     assert add_user(cluster.nodes[0], "u") == (200, "")
-    (fourth,) = make("jobguard", tmp_path / "fourth", 1, FLAGS).nodes
-    flags = fourth.command
-    url = flags[flags.index("--listen-peer-urls") + 1]
-    for flag, value in (
-        ("--name", "s4"),
-        ("--initial-cluster", f"{initial_cluster(cluster)},s4={url}"),
-    ):
-        flags[flags.index(flag) + 1] = value
-    flags += ["--initial-cluster-state", "existing"]
+    fourth, url = newcomer(cluster, tmp_path, FLAGS)
     with cluster.nodes[0].gateway() as gateway:
         gateway.ok(ADD_MEMBER, {"peerURLs": [url]})
     cluster.nodes.append(fourth)
@@ -123,6 +115,14 @@ def test_an_older_node_does_not_join(cluster: Cluster, tmp_path: Path) -> None:
     fourth.wait_until_ready()
 
 
-def initial_cluster(cluster: Cluster) -> str:
-    command = cluster.nodes[0].command
-    return command[command.index("--initial-cluster") + 1]
+def newcomer(cluster: Cluster, directory: Path, flags: list[str]) -> tuple[Node, str]:
+    """A node that is to join, and where its peers will reach it; neither added nor started yet."""
+    (node,) = make("jobguard", directory / "newcomer", 1, flags).nodes
+    node.name, command = "s4", node.command
+    url = command[command.index("--listen-peer-urls") + 1]
+    others = cluster.nodes[0].command
+    together = f"{others[others.index('--initial-cluster') + 1]},s4={url}"
+    for flag, value in (("--name", "s4"), ("--initial-cluster", together)):
+        command[command.index(flag) + 1] = value
+    command += ["--initial-cluster-state", "existing"]
+    return node, url
