@@ -145,8 +145,8 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
             return self.max_interval
         term = self._current_term()
         if term is None:
-            if self._alone is not None and self._store_is_away():
-                self._go_on_alone()
+            if self._alone is not None:
+                self._follow_or_go_on_alone()
             return _FOLLOW_S
         try:
             pause = self._lead(term)
@@ -187,6 +187,12 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
             history = History(kept.history_count, timedelta(days=kept.history_days), kept.audit_count)
             self._term = _Term(leader, Upkeep(leader, Fleet(self.app, client, self._keys), history))
         return self._term
+
+    def _follow_or_go_on_alone(self) -> None:
+        if self._store_is_away():
+            self._go_on_alone()
+        else:
+            self._alone = None  # another may lead by now
 
     def _go_on_alone(self) -> None:
         """Send what runs unguarded, from where our own term stood when the store went away."""

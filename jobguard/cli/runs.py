@@ -66,14 +66,15 @@ def draw_run(run: observe.Run) -> None:
     click.echo(f"{run.job} of {stamp(run.nominal_time)}: {run.verdict}\n{run.why}\n")
     tries = run.history or []
     outcomes = [*("ended" for _ in tries[1:]), run.verdict]
+    ends = [*(None for _ in tries[1:]), run.finished_at]
     rows = [
         (
             f"{each.attempt}.{each.retry}" if each.retry else each.attempt,
             each.outcome or otherwise,
             *(each.where, each.fencing_token, each.task_id),
-            *(when(each.started_at), when(each.ended_at), each.error),
+            *(when(each.started_at), when(each.ended_at or end), each.error),
         )
-        for each, otherwise in zip(tries, outcomes, strict=False)
+        for each, otherwise, end in zip(tries, outcomes, ends, strict=False)
     ]
     heads = ("ATTEMPT", "OUTCOME", "ON", "TOKEN", "TASK ID", "CLAIMED", "ENDED", "ERROR")
     draw(heads, rows, "No worker has claimed it.")

@@ -4,6 +4,7 @@ import copy
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import celery.beat
@@ -121,6 +122,21 @@ def test_only_a_turn_that_succeeded_counts_as_work(app: Celery, monkeypatch: pyt
         found.append(bool(worked))
     scheduler.close()
     assert found == [True, False, False, True]
+
+
+def test_who_hears_from_the_store_again_sends_nothing_more_alone(
+    app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another may lead by now, and every further look would cost a question."""
+    asked, turns = iter(range(9)), []
+    monkeypatch.setattr(Scheduler, "_store_is_away", lambda self: next(asked) == 0)
+    scheduler = Scheduler(app)
+    monkeypatch.setattr(scheduler, "_current_term", lambda: None)
+    scheduler._alone = SimpleNamespace(turn=lambda: turns.append(1))  # type: ignore[assignment]
+    for _ in range(4):
+        assert scheduler.tick() > 0
+    scheduler.close()
+    assert (turns, next(asked)) == ([1], 2)
 
 
 def test_celerys_own_entry_is_planned_too(app: Celery) -> None:
