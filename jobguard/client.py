@@ -86,6 +86,8 @@ R = TypeVar("R", bound=wire.Response)
 PAGE = 1000
 """Keys per request when a whole prefix is read."""
 
+STATUS = "/v3/maintenance/status"
+
 
 class Grant(NamedTuple):
     """A lease, with the TTL in seconds that the store gave it: it raises what is too short."""
@@ -380,23 +382,26 @@ class Client:
 
     def status(self, endpoint: str | None = None) -> wire.StatusResponse:
         """What one node says of itself, without a quorum; with `endpoint` that very node, once."""
-        request = wire.StatusRequest()
-        path = "/v3/maintenance/status"
         if endpoint is None:
-            return self._call(path, request, wire.StatusResponse, harmless=True)
+            return self._call(STATUS, wire.StatusRequest(), wire.StatusResponse, harmless=True)
         node = Node(Endpoint.parse(endpoint), self.endpoints.certificates, self.endpoints.login)
         try:
-            answer = node.exchange(path, b"{}", time.monotonic() + self.timeout)
-        except (NotConnected, AnswerLost) as error:
-            raise Unavailable(str(error)) from error
+            return _status(node, self.timeout)
         finally:
             node.close()
-        if answer.status != 200:
-            raise Unavailable(str(read_refusal(answer).error))
-        try:
-            return wire.decode(answer.body, wire.StatusResponse)
-        except msgspec.DecodeError as error:
-            raise Unavailable(f"{path}: the answer cannot be read: {error}") from error
+
+    def prefer_leader(self, timeout: float) -> None:
+        """Ask the leader first from now on, until it fails: the others hand each write on to it.
+
+        Waits for each node `timeout` seconds at most. Nobody leads, or does not say so: nothing changes.
+        """
+        for node in self.endpoints.nodes:
+            try:
+                status = _status(node, timeout)
+            except Unavailable:
+                continue
+            if status.leads:
+                self.endpoints.prefer(node)
 
     def cluster_id(self) -> int:
         """The cluster's id, from any answer there was; a fencing token means nothing outside of it."""
@@ -483,6 +488,20 @@ class Client:
                     f"do {', '.join(self.urls)} belong together?"
                 )
             self._cluster_id = header.cluster_id
+
+
+def _status(node: Node, timeout: float) -> wire.StatusResponse:
+    """What this very node says of itself. Raises Unavailable."""
+    try:
+        answer = node.exchange(STATUS, b"{}", time.monotonic() + timeout)
+    except (NotConnected, AnswerLost) as error:
+        raise Unavailable(str(error)) from error
+    if answer.status != 200:
+        raise Unavailable(str(read_refusal(answer).error))
+    try:
+        return wire.decode(answer.body, wire.StatusResponse)
+    except msgspec.DecodeError as error:
+        raise Unavailable(f"{STATUS}: the answer cannot be read: {error}") from error
 
 
 def _writes(request: wire.TxnRequest) -> bool:

@@ -203,6 +203,10 @@ class Endpoints:
 
     def worked(self, node: Node) -> None:
         node.worked()
+        self.prefer(node)
+
+    def prefer(self, node: Node) -> None:
+        """Ask this one first, until it fails."""
         self._preferred = self.nodes.index(node)
 
     def close(self) -> None:

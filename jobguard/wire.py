@@ -451,6 +451,11 @@ class StatusResponse(Response, frozen=True):
     dbSizeInUse: Int64 = ZERO
     isLearner: bool = False
 
+    @property
+    def leads(self) -> bool:
+        """Whether the node that answers is the leader, as far as it knows."""
+        return isinstance(self.header, ResponseHeader) and 0 < self.leader == self.header.member_id
+
 
 class HashRequest(Message, frozen=True):
     pass

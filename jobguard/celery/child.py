@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from functools import cache, partial
 from typing import TypeVar
 
 from celery.utils.log import get_logger
@@ -23,6 +24,7 @@ from jobguard.celery.watchdog import Watchdog
 from jobguard.client import Client
 from jobguard.errors import LeaseNotFound, OutcomeUnknown, ServerError, Unavailable
 from jobguard.ops import put_op
+from jobguard.policy import policy_of
 from jobguard.records import Keys
 from jobguard.settings import Settings
 from jobguard.steps import Transaction
@@ -33,6 +35,7 @@ logger = get_logger(__name__)
 
 HOST = socket.gethostname()
 _PAUSE_S = 0.02
+_ASK_S = 0.2  # a node that leads answers at once
 
 
 class Child:
@@ -47,6 +50,7 @@ class Child:
         self.pid = os.getpid()
         self.settings = settings
         self.keys = Keys(settings.namespace)
+        self.policy = cache(partial(policy_of, settings.jobs))  # by job
         self.client = Client.from_settings(settings)
         self._directory = directory
         self._lease = directory.lease()
@@ -123,6 +127,7 @@ class Child:
         except OutcomeUnknown as error:
             raise Unavailable(str(error)) from error
         self._registered = lease
+        self.client.prefer_leader(_ASK_S)
         return True
 
     def be_new(self) -> None:

@@ -36,7 +36,6 @@ from jobguard.celery.child import HOST, Child
 from jobguard.celery.deadline import Deadline, Running
 from jobguard.celery.results import ignores_result, is_settled
 from jobguard.errors import JobguardError, LeaseNotFound, OutcomeUnknown, ServerError, Unavailable
-from jobguard.policy import policy_of
 from jobguard.records import Attempt, Done, Header, Occurrence, Open, Verdict, read_header
 from jobguard.runs import Refusal, Refused
 from jobguard.steps import Seen
@@ -167,7 +166,7 @@ def _ask(child: Child, delivery: Delivery, until: float) -> Claim | Refused | Un
             raise
         if isinstance(answer, Refused):
             return answer
-        stoppable = policy_of(child.settings.jobs, delivery.header.job).on_suspect == "stop"
+        stoppable = child.policy(delivery.header.job).on_suspect == "stop"
         return Claim(attempt, int(answer.token), answer.open, under, Armed(attempt.nonce), stoppable)
 
 

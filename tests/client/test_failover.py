@@ -13,7 +13,7 @@ from jobguard.transport import Answer
 from jobguard.wire import ErrorBody, encode
 from tests.client.proxy import proxied
 from tests.ports import free_ports
-from tests.stores import Cluster, eventually
+from tests.stores import Cluster, eventually, leader_of
 
 
 def dead_url() -> str:
@@ -119,6 +119,17 @@ def test_reads_and_unambiguous_writes_go_on_when_the_leader_is_killed(three_node
         assert found.value == b"before"
         answer = client.txn_until_known([compare_absent(key + "2")], [put_op(key + "2", "after")])
         assert answer.succeeded
+
+
+def test_a_client_that_writes_much_asks_the_leader_first(three_nodes: Cluster) -> None:
+    leader = leader_of(three_nodes.nodes)
+    others = [node.url for node in three_nodes.nodes if node is not leader]
+    with Client([dead_url(), *others, leader.url], timeout=10) as client:
+        assert not client.status().leads
+        client.prefer_leader(timeout=1)
+        assert client.status().leads
+        leader.kill()
+        client.get("k")  # and the others when it is gone
 
 
 def test_two_dead_nodes_of_three_are_unavailable_and_one_that_returns_is_enough(three_nodes: Cluster) -> None:
