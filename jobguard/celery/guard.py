@@ -25,7 +25,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 import msgspec
-from celery import Celery
+from celery import Celery, signals
 from celery.app.task import Context
 from celery.canvas import Signature
 from celery.exceptions import Ignore, Reject, Retry, WorkerShutdown, WorkerTerminate
@@ -274,7 +274,11 @@ class _Execution:
             raise LockLost(f"{self.delivery} finished, but {text}")
 
     def _hand_over(self, eta: datetime) -> None:
-        """At the end of this delivery, not now: see after_delivery."""
+        """At the end of this delivery, not now: see after_delivery.
+
+        Connected by the first that needs it: a signal with a receiver costs every plain task its dispatch.
+        """
+        signals.task_postrun.connect(after_delivery, weak=False, dispatch_uid=__name__)
         setattr(self.delivery.request, _SUCCEEDED, partial(self._be_succeeded, eta))
 
     def _be_succeeded(self, eta: datetime, state: str) -> None:

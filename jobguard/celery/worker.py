@@ -21,7 +21,7 @@ from celery.utils.log import get_logger
 
 from jobguard.celery.current import Run, current
 from jobguard.celery.deadline import WorkerDirectory
-from jobguard.celery.guard import Guard, after_delivery
+from jobguard.celery.guard import Guard
 from jobguard.celery.parent import Parent, advertisement
 from jobguard.celery.sweep import CannotGuard, sweep
 from jobguard.policy import policy_of
@@ -52,7 +52,6 @@ def _guard_spawned_child(sender: str, **_: object) -> None:
     """
     app = current_app._get_current_object()
     sweep(app, Guard(app))
-    signals.task_postrun.connect(after_delivery, weak=False, dispatch_uid=__name__)
     for name, task in app.tasks.items():
         task.__trace__ = build_tracer(name, task, app.loader, sender, app=app)
 
@@ -80,7 +79,6 @@ class Guarding(bootsteps.StartStopStep):  # type: ignore[misc]
             raise
         setattr(worker, _PARENT, parent)
         signals.task_revoked.connect(_on_revoked(parent), weak=False, dispatch_uid=__name__)
-        signals.task_postrun.connect(after_delivery, weak=False, dispatch_uid=__name__)
 
     def include(self, worker: Any) -> bool:
         worker.steps.insert(0, self)

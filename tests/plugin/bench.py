@@ -179,6 +179,12 @@ class Bench:
         """Publish a task that nobody scheduled."""
         return self._publish("plain", (number,))
 
+    def dialled(self) -> set[int]:
+        """To which ports the only child of the only worker has connected since it was made."""
+        sent = self._publish("dialled", ())
+        until(lambda: self.state(sent) == "SUCCESS", "it tells its connections")
+        return set((self.result(sent) or {})["result"])
+
     def _publish(self, task: str, args: Sequence[Any], **options: Any) -> str:
         backend = self.backend or self.broker
         with Celery("sender", broker=self.broker, backend=backend, set_as_current=False) as app:

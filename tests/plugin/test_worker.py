@@ -4,6 +4,7 @@ import os
 import re
 import signal
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -251,6 +252,19 @@ def test_plain_tasks_never_touch_the_store(bench: Bench) -> None:
     until(lambda: bench.state(sent) == "SUCCESS", "a plain task runs without a store", 5)
     assert bench.shared_files("child-*") == []
     until(lambda: "no lease, so claims wait" in worker.log, "the worker says what it lacks")
+
+
+def test_plain_tasks_make_no_call_to_a_store_that_is_there(bench: Bench) -> None:
+    """Every connection of the child is counted, by Python itself. The guarded task shows that it would be."""
+    bench.worker()
+    store = urlsplit(bench.store.url).port
+    for number in range(20):
+        bench.send_plain(number)
+    assert bench.dialled() == {urlsplit(bench.broker).port}
+    occurrence = bench.plan("digest", "run_once")
+    bench.send(occurrence, "run_once")
+    bench.verdict(occurrence)
+    assert store in bench.dialled()
 
 
 def test_spawned_children_guard_too(bench: Bench) -> None:

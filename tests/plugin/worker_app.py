@@ -10,6 +10,7 @@ import json
 import os
 import sqlite3
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,15 @@ app.conf.update(
 jobguard.install(app)
 
 JOURNAL = Path(os.environ["TEST_JOURNAL"])
+DIALLED: list[tuple[int, int]] = []
+
+
+def _on_audit(event: str, args: tuple[Any, ...]) -> None:
+    if event == "socket.connect" and isinstance(args[1], tuple):
+        DIALLED.append((os.getpid(), args[1][1]))
+
+
+sys.addaudithook(_on_audit)
 
 
 def note(event: str, **facts: Any) -> None:
@@ -297,6 +307,12 @@ def tell(said: Any) -> Any:
 @app.task(name="plain")
 def plain(number: int) -> int:
     return number + 1
+
+
+@app.task(name="dialled")
+def dialled() -> list[int]:
+    """The ports that this process has ever connected to."""
+    return sorted({port for pid, port in DIALLED if pid == os.getpid()})
 
 
 @app.task(name="run_rejected_when_lost", acks_late=True, reject_on_worker_lost=True)
