@@ -196,7 +196,7 @@ def _take_back(child: Child, delivery: Delivery, attempt: Attempt, lease: int) -
 
 def _without_store(child: Child, delivery: Delivery, error: Exception) -> Unguarded:
     """By the job's no_quorum. A store that refuses is no store that is away."""
-    chosen = policy_of(child.settings.jobs, delivery.header.job).no_quorum
+    chosen = child.policy(delivery.header.job).no_quorum
     if chosen == "skip" or isinstance(error, ServerError):
         _leave_unclaimed(delivery, error)
     return Unguarded(str(error))
