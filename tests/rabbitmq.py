@@ -12,7 +12,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from amqp.exceptions import NotFound
 from kombu import Connection
 
 from tests import debian
@@ -76,6 +78,23 @@ def running(directory: Path) -> Iterator[str]:
         for process in reversed(started):
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(20)
+
+
+def delete_queue(url: str, name: str) -> None:
+    """With all that is in it, also what a worker that was just killed has not acknowledged."""
+    with Connection(url) as connection:
+        connection.default_channel.queue_delete(name)
+
+
+def headers(url: str, queue: str) -> list[dict[str, Any]]:
+    """Of the messages that wait there, oldest first; they are back when we have closed."""
+    with Connection(url) as connection:
+        channel = connection.default_channel
+        try:
+            waiting = list(iter(lambda: channel.basic_get(queue), None))
+        except NotFound:
+            return []  # nobody has published yet
+        return [message.properties["application_headers"] for message in waiting]
 
 
 def _wait_until_it_answers(url: str, log: Path) -> None:

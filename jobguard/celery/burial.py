@@ -74,20 +74,35 @@ def withdraw(store: Store, lease: int, incarnation: str) -> None:
         store.client.txn_until_known(success=(delete_op(store.keys.child(lease, incarnation)),))
 
 
-def free(store: Store, occurrence: Occurrence, incarnation: str, ending: Ending, reason: str) -> Done | None:
-    """Free the child's claim of this occurrence, if it holds it; the verdict there is then."""
+def free(
+    store: Store,
+    occurrence: Occurrence,
+    number: tuple[int, int],
+    incarnation: str,
+    ending: Ending,
+    reason: str,
+) -> Done | Open | None:
+    """Free the child's claim of this occurrence, if it holds it.
+
+    Gives the verdict, if there is one then; the open record, if attempt and retry `number` are another's
+    or still nobody's; nothing where they are lost.
+    """
     keys = store.keys
     answer = store.client.txn(
         success=(
             get_op(keys.active(occurrence)),
             get_op(keys.open(occurrence)),
             get_op(keys.done(occurrence)),
+            get_op(keys.attempt(occurrence, *number)),
         )
     )
     active, opened = see(first(answer, 0), Active), see(first(answer, 1), Open)
     done = see(first(answer, 2), Done)
-    if active is None or opened is None or active.record.child != incarnation:
+    if opened is None:
         return done.record if done else None
+    if active is None or active.record.child != incarnation:
+        theirs = active is not None or first(answer, 3) is None
+        return opened.record if theirs and (opened.record.n, opened.record.r) == number else None
     if ending is Ending.LOST:
         give_up(store, occurrence, active.record, active.create_revision, reason)
         return None

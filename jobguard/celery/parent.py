@@ -32,7 +32,7 @@ from jobguard.celery.request import Ending
 from jobguard.client import Client
 from jobguard.errors import JobguardError, ServerError
 from jobguard.ops import put_op
-from jobguard.records import Active, Done, Header, Keys, Verdict, Worker, decode, encode
+from jobguard.records import Active, Done, Header, Keys, Open, Verdict, Worker, decode, encode
 from jobguard.session import Session, State, boottime, native_thread
 from jobguard.settings import Settings
 
@@ -287,17 +287,17 @@ class Parent:
         request: Any,
         ending: Ending,
         reason: str,
-        then: Callable[[Done | None], None] | None = None,
+        then: Callable[[Done | Open | None], None] | None = None,
     ) -> None:
         pid, patience = request.worker_pid, boottime() + self._settings.claim_timeout
-        told = then is None
+        retries, told = request._context.retries or 0, then is None
 
         def bury() -> float | None:
-            """`then` is told once: the verdict, or nothing when the store does not answer in time."""
+            """`then` is told once: what is left, or nothing when the store does not answer in time."""
             nonlocal told
-            done: Done | None = None
+            left: Done | Open | None = None
             try:
-                done = self._bury(pid, header, ending, reason)
+                left = self._bury(pid, header, retries, ending, reason)
             except JobguardError as error:
                 logger.warning("jobguard: process %s ended; its claim is not freed yet: %s", pid, error)
                 again = AGAIN_S if self._session else None
@@ -305,12 +305,14 @@ class Parent:
                 again = None
             if then is not None and not told and (again is None or boottime() >= patience):
                 told = True
-                self._in_loop(lambda: then(done))
+                self._in_loop(lambda: then(left))
             return again
 
         self._errands.add(bury)
 
-    def _bury(self, pid: int | None, header: Header, ending: Ending, reason: str) -> Done | None:
+    def _bury(
+        self, pid: int | None, header: Header, retries: int, ending: Ending, reason: str
+    ) -> Done | Open | None:
         state: ChildState | None = None
         if pid is not None:
             burial.make_sure_it_ended(pid)
@@ -319,11 +321,12 @@ class Parent:
         if state is not None:
             burial.withdraw(self._store, state.lease, state.incarnation)
         incarnation = state.incarnation if state else "none"
-        done = burial.free(self._store, header.occurrence, incarnation, ending, reason)
+        number = (header.n, retries)
+        left = burial.free(self._store, header.occurrence, number, incarnation, ending, reason)
         if pid is not None:
             self._directory.forget(pid)
         logger.warning("jobguard: %s %s attempt %d: %s", header.job, header.nominal, header.n, reason)
-        return done
+        return left
 
     def never_started(self, header: Header, request: Context, reason: str) -> None:
         verdict = Done(

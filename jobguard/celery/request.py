@@ -20,7 +20,7 @@ from celery.utils.log import get_logger
 from celery.worker.state import task_ready
 
 from jobguard.celery.results import is_settled
-from jobguard.records import HEADER, Done, Header, Verdict, read_header
+from jobguard.records import HEADER, Done, Header, Open, Verdict, read_header
 
 logger = get_logger(__name__)
 
@@ -41,9 +41,12 @@ class Reporter(Protocol):
         request: Any,
         ending: Ending,
         reason: str,
-        then: Callable[[Done | None], None] | None = None,
+        then: Callable[[Done | Open | None], None] | None = None,
     ) -> None:
-        """Bury the child, free its claim; then call `then` in the loop with the verdict, if there is one."""
+        """Bury the child, free its claim; then call `then` in the loop with what is left of the attempt.
+
+        The verdict, if there is one; the open record, if another has claimed the attempt or may claim it.
+        """
 
     def never_started(self, header: Header, request: Context, reason: str) -> None:
         """The message expired or was revoked before any child had it: close the occurrence."""
@@ -66,12 +69,32 @@ class Guarded:
             self._reporter.child_ended(header, self, Ending.STOPPED, "terminated by a revoke")
             return proceed(exc_info, send_failed_event, return_ok)
 
-        def then(done: Done | None) -> None:
-            if done is None or done.n != header.n or not self._deliver_recorded(done):
-                proceed(exc_info, send_failed_event, return_ok)
+        def then(left: Done | Open | None) -> None:
+            match left:
+                case Done(n=header.n) if self._deliver_recorded(left):
+                    return
+                case Open() if self._leave_to_others(exc):
+                    return
+            proceed(exc_info, send_failed_event, return_ok)
 
         self._reporter.child_ended(header, self, Ending.LOST, f"{type(exc).__name__}: {exc}", then)
         return None
+
+    def _leave_to_others(self, exc: BaseException) -> bool:
+        """The child had not claimed before it died: this id ends with the delivery that did, or will.
+
+        So nothing is stored under it. Where Celery hands the message back to the broker, it may.
+        """
+        request: Any = self
+        task = request.task
+        ended_by_us = isinstance(exc, Terminated) or request._already_cancelled or request._already_revoked
+        if ended_by_us or (task.acks_late and task.reject_on_worker_lost):
+            return False
+        logger.warning("%s: its process died without a claim; left to the next delivery", request)
+        task_ready(request)
+        if task.acks_late and not request.acknowledged:
+            request.acknowledge()
+        return True
 
     def _deliver_recorded(self, done: Done) -> bool:
         """The child had recorded its outcome before it died: give that outcome, not "worker lost".

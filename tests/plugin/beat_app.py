@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery
+from celery.signals import after_task_publish, before_task_publish
 
 import jobguard
 
 app = Celery("beats", broker=os.environ["TEST_BROKER"])
 app.conf.broker_connection_retry_on_startup = True
+if os.environ["TEST_BROKER"].startswith("amqp"):
+    app.conf.broker_transport_options = {"confirm_publish": True}
 app.conf.worker_prefetch_multiplier = 1
 if not os.environ.get("TEST_STOCK_BEAT"):
     app.conf.beat_scheduler = "jobguard"
@@ -28,6 +31,18 @@ app.conf.beat_schedule = {
 }
 if os.environ.get("TEST_GUARD"):
     jobguard.install(app)
+
+
+def hold(**_: Any) -> None:
+    """Where the test wants to have us; it goes on when the gate opens, or never."""
+    gate = Path(os.environ["TEST_HOLD_AT"])
+    Path(f"{gate}.held").touch()
+    while not gate.exists():
+        time.sleep(0.02)
+
+
+if held := os.environ.get("TEST_HOLD"):
+    {"before publishing": before_task_publish, "after publishing": after_task_publish}[held].connect(hold)
 
 
 @app.task(name="beats.work", bind=True)

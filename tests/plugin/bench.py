@@ -10,11 +10,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 import redis
 from celery import Celery
 from celery.canvas import Signature
 
-from jobguard import planning
+from jobguard import planning, runs
 from jobguard.celery.deadline import ChildState, WorkerDirectory
 from jobguard.client import Client
 from jobguard.records import (
@@ -26,6 +27,7 @@ from jobguard.records import (
     Keys,
     Occurrence,
     Open,
+    Verdict,
     Worker,
     decode,
     header,
@@ -37,6 +39,14 @@ from tests.stores import Node, eventually
 T = TypeVar("T")
 
 PATIENCE_S = 20.0
+
+# Broker and store know nothing of one another, so each of the four is in one of two worlds.
+WORLDS = pytest.mark.parametrize(
+    ("store", "broker_url"),
+    [("jobguard", "rabbitmq"), ("etcd", "redis")],
+    indirect=True,
+    scope="session",
+)
 
 
 def until(ask: Callable[[], T | None], what: str, patience_s: float = PATIENCE_S) -> T:
@@ -79,15 +89,21 @@ class Bench:
     store: Node
     broker: str
     namespace: str = "default"
-    backend: str = ""  # where the broker keeps no results
+    backend: str = ""  # of results; the broker, where it keeps them
     workers: list[WorkerProcess] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.keys = Keys(self.namespace)
+        self.backend = self.backend or self.broker
         files = {} if self.store.tls is None else self.store.tls.settings
         self.client = Client([self.store.url], timeout=5, **files)
         self.journal_path = self.directory / "journal"
         self.journal_path.touch()
+
+    @property
+    def on_rabbitmq(self) -> bool:
+        """Which delivers again, at once, what was not acknowledged when a connection ended."""
+        return self.broker.startswith("amqp")
 
     # --- processes ---
 
@@ -96,7 +112,7 @@ class Bench:
             **os.environ,
             "PYTHONUNBUFFERED": "1",
             "TEST_BROKER": self.broker,
-            "TEST_BACKEND": self.backend or self.broker,
+            "TEST_BACKEND": self.backend,
             "TEST_STORE": self.store.url,
             "TEST_NAMESPACE": self.namespace,
             "TEST_JOURNAL": str(self.journal_path),
@@ -186,12 +202,11 @@ class Bench:
         return set((self.result(sent) or {})["result"])
 
     def _publish(self, task: str, args: Sequence[Any], **options: Any) -> str:
-        backend = self.backend or self.broker
-        with Celery("sender", broker=self.broker, backend=backend, set_as_current=False) as app:
+        with Celery("sender", broker=self.broker, backend=self.backend, set_as_current=False) as app:
             return str(app.send_task(task, args, **options).id)
 
     def result(self, task_id: str) -> dict[str, Any] | None:
-        with redis.Redis.from_url(self.backend or self.broker) as connection:
+        with redis.Redis.from_url(self.backend) as connection:
             stored = connection.get(f"celery-task-meta-{task_id}")
         return None if stored is None else json.loads(stored)  # type: ignore[arg-type]
 
@@ -239,6 +254,20 @@ class Bench:
     def advertised(self) -> dict[str, Worker]:
         entries = [decode(kv.value, Worker) for kv in self.client.prefix(self.keys.prefix("workers")).kvs]
         return {entry.worker: entry for entry in entries}
+
+    def record(self, occurrence: Occurrence, result: str) -> None:
+        """What the process of the started body does when that has returned, just before it dies."""
+        done = Done(
+            job=occurrence.job,
+            nominal=occurrence.nominal,
+            verdict=Verdict.RAN,
+            nonce="the child's",
+            finished=datetime.now(UTC),
+            n=1,
+            result=f'"{result}"',
+        )
+        step = runs.finish(self.keys, occurrence, token=self.started(occurrence)["token"], done=done)
+        self.client.txn_until_known(step.compare, step.success, step.failure)
 
     # --- what the bodies did ---
 

@@ -1,4 +1,4 @@
-"""One broker and one store for all of the plugin's tests; a namespace and an empty queue for each."""
+"""The brokers and one store for all of the plugin's tests; a namespace and an empty queue for each."""
 
 import itertools
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from celery import _state
 
 from jobguard.client import Client
 from jobguard.records import Keys
-from tests import broker
+from tests import broker, rabbitmq
 from tests.plugin.bench import Bench
 from tests.plugin.stage import Stage
 from tests.stores import KINDS, Node, etcd, nodes, running
@@ -33,16 +33,33 @@ def store(request: pytest.FixtureRequest) -> Iterator[Node]:
 
 
 @pytest.fixture(scope="session")
-def broker_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with broker.running(tmp_path_factory.mktemp("broker")) as started:
         yield started.url
 
 
+@pytest.fixture(scope="session")
+def rabbitmq_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """It takes seconds to start: one for all tests."""
+    with rabbitmq.running(tmp_path_factory.mktemp("rabbitmq")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def broker_url(request: pytest.FixtureRequest) -> str:
+    """Redis; RabbitMQ for the tests that ask for it."""
+    url: str = request.getfixturevalue(f"{getattr(request, 'param', 'redis')}_url")
+    return url
+
+
 @pytest.fixture
-def bench(tmp_path: Path, store: Node, broker_url: str) -> Iterator[Bench]:
-    with redis.Redis.from_url(broker_url) as connection:
+def bench(tmp_path: Path, store: Node, broker_url: str, redis_url: str) -> Iterator[Bench]:
+    """Results are in Redis, whatever the broker is."""
+    with redis.Redis.from_url(redis_url) as connection:
         connection.flushdb()
-    bench = Bench(tmp_path, store, broker_url, namespace=f"test {next(_number)}")
+    if broker_url != redis_url:
+        rabbitmq.delete_queue(broker_url, "celery")
+    bench = Bench(tmp_path, store, broker_url, backend=redis_url, namespace=f"test {next(_number)}")
     try:
         yield bench
     finally:

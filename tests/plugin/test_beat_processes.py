@@ -13,7 +13,7 @@ from jobguard import Client, schedules
 from jobguard.operate import Actor
 from jobguard.records import Done, Occurrence, Open, Verdict, decode, encode, task_id
 from tests.plugin.beats import BeatProcess, Beats, beats
-from tests.plugin.bench import Bench, until
+from tests.plugin.bench import WORLDS, Bench, until
 from tests.stores import etcd
 
 TTL_S = 2
@@ -190,6 +190,7 @@ def runs_per_occurrence(stage: Beats) -> Counter[str]:
     return Counter(line["nominal"] for line in stage.bench.journal())
 
 
+@WORLDS
 def test_a_run_whose_worker_is_killed_is_dispatched_again_from_the_store(stage: Beats) -> None:
     """The broker got its acknowledgement before the body began: only the store remembers."""
     gate = stage.bench.gate("first")

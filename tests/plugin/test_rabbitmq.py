@@ -2,27 +2,15 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from jobguard.records import Done, Verdict, decode
-from tests import rabbitmq
 from tests.plugin.beats import beats
 from tests.plugin.bench import Bench, until
 
-
-@pytest.fixture(scope="module")
-def amqp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with rabbitmq.running(tmp_path_factory.mktemp("rabbitmq")) as url:
-        yield url
-
-
-@pytest.fixture
-def bench(bench: Bench, amqp: str) -> Bench:
-    bench.broker, bench.backend = amqp, bench.broker
-    return bench
+pytestmark = pytest.mark.parametrize("broker_url", ["rabbitmq"], indirect=True, scope="session")
 
 
 @pytest.mark.timeout(180)  # the first sets the broker up

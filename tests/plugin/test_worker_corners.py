@@ -8,10 +8,11 @@ from celery import Celery
 
 from jobguard.records import Verdict
 from tests.broker import is_running
-from tests.plugin.bench import Bench, until
+from tests.plugin.bench import WORLDS, Bench, until
 from tests.stores import Node
 
 
+@WORLDS
 def test_a_child_killed_between_its_claim_and_the_answer_leaves_no_claim(bench: Bench, store: Node) -> None:
     """Whether the claim lands after all or not: nobody holds it, and the parent has taken its name away."""
     bench.worker(TEST_TTL="6")
@@ -23,7 +24,7 @@ def test_a_child_killed_between_its_claim_and_the_answer_leaves_no_claim(bench: 
     pid = int(path.name.removeprefix("child-"))
     store.pause()
     try:
-        bench.send(occurrence, "run_once", 1, str(bench.gate("never")))
+        sent = bench.send(occurrence, "run_once")
         until(lambda: bench.word(pid).nonce, "the child is about to claim")
         os.kill(pid, signal.SIGKILL)
         until(lambda: not is_running(pid), "it is gone")
@@ -32,8 +33,14 @@ def test_a_child_killed_between_its_claim_and_the_answer_leaves_no_claim(bench: 
     until(lambda: not bench.shared_files(f"child-{pid}"), "the parent buries it")
     assert bench.active(occurrence) is None
     attempt = bench.attempt(occurrence, 1)
-    assert attempt is None or attempt.outcome == "lost"
     assert bench.events(occurrence) == []
+    if attempt is not None:
+        assert attempt.outcome == "lost"
+        until(lambda: bench.state(sent) == "FAILURE", "who waits for this attempt is told")
+        return
+    bench.send(occurrence, "run_once")
+    assert bench.verdict(occurrence).verdict is Verdict.RAN
+    until(lambda: bench.state(sent) == "SUCCESS", "who waits for it has its result")
 
 
 def test_a_lease_that_somebody_revoked_stops_the_body_and_another_takes_its_place(bench: Bench) -> None:
@@ -76,6 +83,7 @@ def test_children_that_are_replaced_after_each_task_leave_nothing(bench: Bench) 
     assert len(bench.client.prefix(bench.keys.prefix("running")).kvs) == 0
 
 
+@WORLDS
 def test_a_late_acknowledgement_and_a_kill_leave_the_run_to_the_leader(bench: Bench) -> None:
     """The broker has another copy: dropped while the first runs, and dropped after its child was killed."""
     worker = bench.worker("-c", "2")

@@ -16,7 +16,7 @@ from jobguard.fencing.sqlalchemy import advance, create_guards
 from jobguard.records import Attempt, Done, Occurrence, Verdict
 from jobguard.runs import Gone
 from tests.broker import is_running
-from tests.plugin.bench import Bench, until
+from tests.plugin.bench import WORLDS, Bench, until
 from tests.stores import Node
 
 TTL = 3.0
@@ -53,6 +53,7 @@ def silent(store: Node) -> Iterator[None]:
         store.wait_until_ready()
 
 
+@WORLDS
 def test_a_killed_child_frees_its_claim_at_once(bench: Bench) -> None:
     worker = bench.worker()
     occurrence = bench.plan("killed", "run_once")
@@ -89,6 +90,7 @@ def _refuse_the_late(bench: Bench, occurrence: Occurrence, token: int) -> None:
     assert bench.done(occurrence) is None
 
 
+@WORLDS
 def test_a_killed_worker_frees_its_claims_with_its_lease(bench: Bench) -> None:
     worker = bench.worker()
     occurrence = bench.plan("orphaned", "run_once")
@@ -101,23 +103,14 @@ def test_a_killed_worker_frees_its_claims_with_its_lease(bench: Bench) -> None:
     assert bench.advertised() == {}
 
 
+@WORLDS
 def test_a_child_that_died_after_recording_does_not_fail(bench: Bench) -> None:
     """Killed between our finish and Celery's own: the parent sends the message again, which answers."""
     bench.worker()
     occurrence = bench.plan("recorded", "run_once")
     sent = bench.send(occurrence, "run_once", 1, str(bench.gate("never")))
     start = bench.started(occurrence)
-    done = Done(
-        job=occurrence.job,
-        nominal=occurrence.nominal,
-        verdict=Verdict.RAN,
-        nonce="the child's",
-        finished=datetime.now(UTC),
-        n=1,
-        result='"recorded"',
-    )
-    step = runs.finish(bench.keys, occurrence, token=start["token"], done=done)
-    bench.client.txn_until_known(step.compare, step.success, step.failure)
+    bench.record(occurrence, "recorded")
     os.kill(start["pid"], signal.SIGKILL)
     until(lambda: bench.state(sent) != "PENDING", "a result is stored")
     assert bench.result(sent)["result"] == "recorded"  # type: ignore[index]
@@ -282,6 +275,7 @@ def test_a_soft_limit_is_for_the_body(bench: Bench, store: Node) -> None:
     until(lambda: bench.state(sent) == "SUCCESS", "the result is that of the body")
 
 
+@WORLDS
 def test_the_parent_records_for_a_child_that_died(bench: Bench, store: Node) -> None:
     bench.worker(TEST_TTL="10")
     occurrence = bench.plan("waiting", "run_once")

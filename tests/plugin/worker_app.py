@@ -17,6 +17,7 @@ from typing import Any
 
 from celery import Celery, group
 from celery.exceptions import Reject
+from celery.signals import task_prerun
 from sqlalchemy import create_engine, text
 
 import jobguard
@@ -63,6 +64,15 @@ def wait_for(path: str) -> None:
     """The test decides when the body goes on."""
     while not Path(path).exists():
         time.sleep(0.02)
+
+
+@task_prerun.connect
+def hold(**_: Any) -> None:
+    """A delivery is in its process, which has not claimed yet."""
+    gate = os.environ.get("TEST_HOLD_AT")
+    if gate is not None and not Path(gate).exists():
+        Path(f"{gate}.held").write_text(str(os.getpid()))
+        wait_for(gate)
 
 
 @app.task(name="run_once")
