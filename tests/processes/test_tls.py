@@ -12,12 +12,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from signal import SIGTERM
+from typing import Any
 
 import pytest
 
 from jobguard.client import Client
 from tests.certificates import Authority, Tls
-from tests.stores import Cluster, eventually, leader_of, running
+from tests.ports import free_ports
+from tests.stores import Cluster, Node, eventually, leader_of, running
 
 
 @pytest.fixture(scope="module")
@@ -178,3 +181,58 @@ def test_a_node_with_idle_clients_stops_at_once(tls: Tls, tmp_path: Path) -> Non
             node.kill(15)
             assert time.monotonic() - started < 1.9, "what is left then is told off, which takes two seconds"
         assert "timeout graceful shutdown exceeded" not in node.tail()
+
+
+def test_a_running_cluster_goes_from_plain_peers_to_tls(tmp_path: Path) -> None:
+    """As docs/security.md has it, one node after the other; requests are served all the while."""
+    tls = Tls.make(tmp_path / "certificates")
+    own = ["--peer-cert-file", str(tls.node.cert), "--peer-key-file", str(tls.node.key)]
+    asking = ["--peer-client-cert-auth", "--peer-trusted-ca-file", str(tls.authority.cacert)]
+    with running("jobguard", tmp_path, 3, ["--initial-cluster-state", "new"]) as cluster:
+        plain = {node.name: flag(node, "--listen-peer-urls") for node in cluster.nodes}
+        ports = dict(zip(plain, free_ports(3), strict=True))
+        secured = {name: f"https://127.0.0.1:{port}" for name, port in ports.items()}
+        members = {m["name"]: m["ID"] for m in ask(cluster.nodes[0], "/v3/cluster/member/list")["members"]}
+
+        def restart(node: Node) -> None:
+            node.kill(SIGTERM)
+            node.start()
+            cluster.wait_healthy()
+            for each in cluster.nodes:
+                with each.gateway() as gateway:
+                    gateway.put("k", node.name)
+
+        for node in cluster.nodes:
+            set_flag(node, "--listen-peer-urls", f"{plain[node.name]},{secured[node.name]}")
+            node.command = ["env", f"SSL_CERT_FILE={tls.authority.cacert}", *node.command, *own]
+            restart(node)
+        for node in cluster.nodes:
+            update = {"ID": members[node.name], "peerURLs": [secured[node.name]]}
+            ask(cluster.nodes[0], "/v3/cluster/member/update", update)
+            cluster.wait_healthy()
+        together = ",".join(f"{name}={url}" for name, url in secured.items())
+        for node in cluster.nodes:
+            set_flag(node, "--listen-peer-urls", secured[node.name])
+            set_flag(node, "--initial-advertise-peer-urls", secured[node.name])
+            set_flag(node, "--initial-cluster", together)
+            set_flag(node, "--initial-cluster-state", "existing")
+            node.command = [*node.command[2:], *asking]
+            restart(node)
+        listed = ask(cluster.nodes[2], "/v3/cluster/member/list")["members"]
+        assert {m["name"]: m["peerURLs"] for m in listed} == {name: [url] for name, url in secured.items()}
+        for url in plain.values():
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=5)
+
+
+def ask(node: Node, path: str, message: object = None) -> Any:
+    with node.gateway() as gateway:
+        return gateway.ok(path, message)
+
+
+def flag(node: Node, name: str) -> str:
+    return node.command[node.command.index(name) + 1]
+
+
+def set_flag(node: Node, name: str, value: str) -> None:
+    node.command[node.command.index(name) + 1] = value
