@@ -32,6 +32,10 @@ async def restart(cluster: Members, number: int, level: int) -> None:
     await cluster.start(number)
 
 
+async def raised(cluster: Members) -> None:
+    await eventually(lambda: all(level_of(node) == LEVEL for node in cluster.running), "the new level")
+
+
 async def log_of(cluster: Members, number: int) -> list[int]:
     """The levels of what a stopped member's file holds."""
     opened = await open_file(cluster.configs[number])
@@ -91,6 +95,7 @@ def test_while_one_is_older_new_commands_are_refused_and_all_others_done(tmp_pat
             assert set(await log_of(cluster, 2)) == {FIRST_LEVEL}
             build(cluster, 2, LEVEL)
             await cluster.start(2)
+            await raised(cluster)
             for node in cluster.running:
                 await soon(node.propose(AddUser(f"at {node.header().member_id}", None)))
             await cluster.stop(2)
@@ -113,6 +118,7 @@ def test_one_that_is_down_may_come_back_older_so_it_is_waited_for(tmp_path: Path
             with pytest.raises(NotAllKnow, match=": start s3 with this version of jobguard first"):
                 await soon(cluster[0].propose(NEW))
             await cluster.start(2)
+            await raised(cluster)
             await soon(cluster[0].propose(NEW))
             await cluster.stop(2)
             await soon(cluster[0].propose(AddUser("v", None)))  # once raised it stays

@@ -10,8 +10,8 @@ import pytest
 
 from tests.simulation.builds import BuiltNode, MixedWorld
 
-FIXED = range(40)
-FRESH = 20
+FIXED = range(30)
+FRESH = 10
 
 
 def run(seed: int, node: type[BuiltNode] = BuiltNode) -> Counter[str]:
@@ -27,7 +27,7 @@ def run(seed: int, node: type[BuiltNode] = BuiltNode) -> Counter[str]:
 def test_no_node_meets_what_it_cannot_read_and_the_upgrade_ends() -> None:
     seen = sum((run(seed) for seed in FIXED), Counter[str]())
     assert min(seen[what] for what in ("raised", "stopped", "refused to start", "told to wait")) > 4, seen
-    assert seen["new commands"] > 1000, seen
+    assert seen["new commands"] > 500, seen
 
 
 def test_nor_in_histories_nobody_has_seen() -> None:
@@ -69,5 +69,5 @@ def test_a_planted_bug_is_caught(bug: type[BuiltNode], histories: int) -> None:
 
 def test_safety_does_not_rest_on_what_members_say() -> None:
     """Whom the leader wrongs stops, and starts with what the others run."""
-    seen = sum((run(seed, AsksNobody) for seed in range(20)), Counter[str]())
-    assert seen["stopped"] > 8, seen
+    seen = sum((run(seed, AsksNobody) for seed in range(12)), Counter[str]())
+    assert seen["stopped"] > 4, seen
