@@ -1,14 +1,16 @@
 """Users of three nodes: known everywhere at once, and through restarts, snapshots and backups."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.accounts import PASSWORD, ROOT_PASSWORD, add_user, as_, disable, enable, raw, token
-from tests.gateway import Gateway, b64
+from tests.gateway import Answer, Gateway, b64, unb64
 from tests.messages import PUT, RANGE, WATCH, create, put, range_
 from tests.processes.test_drills import flags_of, jobguard
+from tests.processes.test_upgrade import newcomer
 from tests.stores import Cluster, Node, eventually, leader_of, make, running
 
 FLAGS = ["--heartbeat-interval", "50", "--election-timeout", "500", "--snapshot-count", "100"]
@@ -104,6 +106,119 @@ def test_a_member_that_took_a_snapshot_asks_the_same_users(cluster: Cluster) -> 
                 as_(each, new, PUT, put("a/k"))
                 assert each.post(PUT, put("b"), headers=raw(new)).status == 403
         disable(gateway, token(gateway, "root", ROOT_PASSWORD))
+
+
+def test_a_learner_asks_the_same_users_and_is_as_good_a_place_to_change_them(
+    cluster: Cluster, gateways: list[Gateway], tmp_path: Path
+) -> None:
+    root = enable(gateways[0])
+    add_user(gateways[0], root, "user", ("READWRITE", "a/", "a0"))
+    learner, url = newcomer(cluster, tmp_path, FLAGS)
+    added = as_(gateways[1], root, "/v3/cluster/member/add", {"peerURLs": [url], "isLearner": True}).json
+    learner.start()
+    try:
+        learner.wait_until_ready()
+        assert learner.status()["isLearner"]
+        with learner.gateway() as there:
+            for asked, other in ((there, gateways[0]), (gateways[0], there)):
+                user = token(asked, "user")
+                for each in (asked, other):
+                    as_(each, user, PUT, put("a/k"))
+                    as_(each, user, RANGE, range_("a/k"))
+                    assert each.post(PUT, put("b"), headers=raw(user)).status == 403
+                    assert each.post(RANGE, range_("b"), headers=raw(user)).status == 403
+                    assert each.post(PUT, put("a/k")).error == (400, 3, "etcdserver: user name is empty")
+            with there.stream(WATCH, create("a/", "a0"), headers=raw(user)) as stream:
+                assert stream.result()["created"]
+                as_(gateways[2], user, PUT, put("a/k", "seen"))
+                assert stream.result()["events"]
+                as_(
+                    gateways[1],
+                    root,
+                    "/v3/auth/role/revoke",
+                    {"role": "user", "key": b64("a/"), "range_end": b64("a0")},
+                )
+                assert there.post(PUT, put("a/k"), headers=raw(user)).status == 403
+                assert there.post(RANGE, range_("a/k"), headers=raw(user)).status == 403
+                for each in gateways:
+                    each.post(PUT, put("a/k", "not to be seen"), headers=raw(root))
+                assert stream.result()["canceled"]
+            roots = token(there, "root", ROOT_PASSWORD)  # what came as a state brought no older token along
+            add_user(there, roots, "another", ("READWRITE", "a/", "a0"))
+            as_(gateways[2], token(gateways[2], "another"), PUT, put("a/k"))
+            as_(there, roots, "/v3/cluster/member/remove", {"ID": added["member"]["ID"]})
+    finally:
+        learner.kill()
+    disable(gateways[0], root)
+
+
+def test_tokens_and_rights_hold_while_leaders_change_under_load(
+    cluster: Cluster, gateways: list[Gateway]
+) -> None:
+    """Each user writes what he may, and tries what he may not, at a node he did not log in at."""
+    root = enable(gateways[0])
+    for number in range(3):
+        add_user(gateways[0], root, f"user {number}", ("READWRITE", f"{number}/", f"{number}0"))
+    writers = [
+        Writer(node, number, token(gateways[number - 1], f"user {number}"))
+        for number, node in enumerate(cluster.nodes)
+    ]
+    try:
+        for number in range(6):
+            leader = leader_of(cluster.nodes)
+            heir = cluster.nodes[(cluster.nodes.index(leader) + 1) % 3]
+            with leader.gateway() as gateway:
+                target = {"targetID": heir.status()["header"]["member_id"]}
+                as_(gateway, root, "/v3/maintenance/transfer-leadership", target)
+            add_user(gateways[number % 3], root, f"added {number}")  # all are told from their tokens anew
+            for writer in writers:
+                writer.goes_on()
+    finally:
+        for writer in writers:
+            writer.end()
+    assert [writer.surprises for writer in writers] == [[], [], []]
+    for number, writer in enumerate(writers):
+        found = as_(gateways[number], root, RANGE, range_(f"{number}/k")).json["kvs"][0]["value"]
+        assert int(unb64(found)) in (writer.done, writer.done + 1), "the last that was answered, or the next"
+    disable(gateways[0], root)
+
+
+class Writer:
+    """Writes of one user at one node, one after the other."""
+
+    def __init__(self, node: Node, number: int, user: str) -> None:
+        self.done = 0
+        self.surprises: list[object] = []
+        self._key = f"{number}/k"
+        self._others = f"{(number + 1) % 3}/k"
+        self._headers = raw(user)
+        self._gateway = node.gateway()
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._ends.is_set():
+            written = self._ask(self._key, str(self.done + 1))
+            if written.status == 200:
+                self.done += 1
+            elif written.status != 503:  # whether it was done while the leader changed may be unknown
+                self.surprises.append(written)
+            refused = self._ask(self._others, "stolen")
+            if refused.status not in (403, 503):
+                self.surprises.append(refused)
+        self._gateway.close()
+
+    def _ask(self, key: str, value: str) -> Answer:
+        return self._gateway.post(PUT, put(key, value), headers=self._headers)
+
+    def goes_on(self, requests: int = 10) -> None:
+        before = self.done
+        eventually(lambda: self.surprises or self.done >= before + requests, what="writes")
+
+    def end(self) -> None:
+        self._ends.set()
+        self._thread.join()
 
 
 def test_a_backup_is_roots_and_keeps_the_users(cluster: Cluster, tmp_path: Path) -> None:
