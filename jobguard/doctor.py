@@ -169,7 +169,8 @@ def _beats(client: Client) -> Iterator[Finding]:
             "beats", f"{leader.where} leads and nobody stands by", "start a second beat on another host"
         )
     else:
-        yield passed("beats", f"{leader.where} leads, {len(leader.standing_by)} stand by")
+        count = len(leader.standing_by)
+        yield passed("beats", f"{leader.where} leads, {count} stand{'s' * (count == 1)} by")
 
 
 def _clock_changes(client: Client) -> Iterator[Finding]:

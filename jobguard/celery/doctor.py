@@ -198,7 +198,8 @@ def _workers(fleet: Fleet, store_answers: bool) -> Iterator[Finding]:
             "call jobguard.install(app) there, with the same endpoints and namespace",
         )
     else:
-        yield passed("workers", f"{len(fleet.answered)} answer, and all of them guard")
+        count = len(fleet.answered)
+        yield passed("workers", "1 answers, and guards" if count == 1 else f"{count} answer, and all guard")
     versions = {worker.version for worker in fleet.guarding.values()}
     if len(versions) > 1:
         yield warned("worker-versions", f"the workers run jobguard {named(versions)}", "finish the upgrade")
