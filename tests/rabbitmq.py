@@ -1,17 +1,21 @@
 """RabbitMQ for tests: Debian's, on ports and files of its own, stopped by its own process group.
 
 Place in the house   tests/plugin -> rabbitmq -> debian
-Gives                the URL of a broker that answers
+Gives                the URL of a broker that answers, and its rabbitmqctl
 Never                leaves a process behind, or shares Erlang's port mapper with anybody
 """
 
 import os
+import select
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from amqp.exceptions import NotFound
@@ -21,6 +25,7 @@ from tests import debian
 from tests.ports import free_ports
 
 _START_S = 60.0
+_PUBLISH = b"\x00\x3c\x00\x28"  # the class and the method of basic.publish
 
 # Debian's `erl` looks below /usr. This one looks where it was unpacked.
 _ERL = """#!/bin/sh
@@ -29,8 +34,20 @@ exec {bin}/erlexec "$@"
 """
 
 
+@dataclass(frozen=True)
+class Broker:
+    url: str
+    _ctl: Path
+    _environment: dict[str, str]
+
+    def control(self, *command: str) -> None:
+        subprocess.run(
+            [str(self._ctl), *command], env=self._environment, check=True, timeout=60, capture_output=True
+        )
+
+
 @contextmanager
-def running(directory: Path) -> Iterator[str]:
+def running(directory: Path) -> Iterator[Broker]:
     """A node with its files below `directory`, answering when you get it."""
     lib = debian.program(*debian.RABBITMQ)
     (erts,) = (lib / "erlang").glob("erts-*")
@@ -73,11 +90,49 @@ def running(directory: Path) -> Iterator[str]:
             started.append(process)
         url = f"amqp://guest:guest@127.0.0.1:{port}//"
         _wait_until_it_answers(url, directory / "log-1")
-        yield url
+        yield Broker(url, server / "sbin" / "rabbitmqctl", environment)
     finally:
         for process in reversed(started):
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(20)
+
+
+class ConfirmLost:
+    """Between a client and a broker: the first publication reaches the broker, its confirmation nobody."""
+
+    def __init__(self, broker: str) -> None:
+        self._broker = Connection(broker)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._lost = False
+        self._thread = Thread(target=self._accept, daemon=True)
+
+    def __enter__(self) -> str:
+        self._thread.start()
+        return f"amqp://guest:guest@127.0.0.1:{self._listener.getsockname()[1]}//"
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # closed
+            while True:
+                client, _ = self._listener.accept()
+                Thread(target=self._relay, args=(client,), daemon=True).start()
+
+    def _relay(self, client: socket.socket) -> None:
+        address = (self._broker.hostname, int(self._broker.port or 0))
+        published = False
+        with client, socket.create_connection(address) as server, suppress(OSError):
+            while True:
+                for source in select.select([client, server], [], [])[0]:
+                    data = source.recv(1 << 16)
+                    if not data or (published and source is server):
+                        return
+                    if source is client and _PUBLISH in data and not self._lost:
+                        published = self._lost = True
+                    (server if source is client else client).sendall(data)
 
 
 def delete_queue(url: str, name: str) -> None:

@@ -46,6 +46,8 @@ _FOLLOW_S = 0.2
 _UPKEEP_S = 0.5
 _TROUBLE_S = 0.5
 _AWAY_S = 1.0
+_CONFIRM_S = 3.0
+"""RabbitMQ confirms within so long, or takes nothing now: one without memory would hold a leader for ever."""
 _EXIT_S = 3.0
 """Within so long, one that was closed has ended."""
 
@@ -70,7 +72,7 @@ class _Dispatch:
     """The message that is being published."""
 
     record: Open
-    sent: bool = False
+    sent: Sent = Sent.MAYBE
 
 
 class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
@@ -301,9 +303,9 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
             sent = self._dispatch.sent
         finally:
             self._dispatch = None
-        if sent and job.stored is None:
+        if sent is Sent.YES and job.stored is None:
             self.reserve(entry)
-        return Sent.YES if sent else Sent.MAYBE
+        return sent
 
     def _entry(self, job: Job) -> Any:
         if job.stored is None:
@@ -317,9 +319,14 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
             entry = copy.copy(entry)
             entry.options = self._options(dispatch.record, entry.options)
             advance = False
-        result = super().apply_async(entry, producer=producer, advance=advance, **kwargs)
+        try:
+            result = super().apply_async(entry, producer=producer, advance=advance, **kwargs)
+        except Exception as error:
+            if dispatch is not None and _timed_out(error):
+                dispatch.sent = Sent.UNANSWERED
+            raise
         if dispatch is not None:
-            dispatch.sent = True
+            dispatch.sent = Sent.YES
         return result
 
     def _options(self, record: Open, options: dict[str, Any]) -> dict[str, Any]:
@@ -331,6 +338,7 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
         }
         if record.r:
             changed["retries"] = record.r
+        changed.setdefault("confirm_timeout", _CONFIRM_S)
         if record.deadline and not record.claimed:
             changed.setdefault("expires", record.deadline)
         return changed
@@ -352,6 +360,13 @@ def _own(options: dict[str, Any]) -> dict[str, Any]:
     """Options that a hook may change, headers too: the entry's are the job's definition."""
     headers = options.get("headers")
     return {**options, "headers": {**headers}} if headers else {**options}
+
+
+def _timed_out(error: BaseException | None) -> bool:
+    """Celery and kombu each wrap what the transport raised."""
+    while error is not None and not isinstance(error, TimeoutError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _now() -> datetime:

@@ -46,6 +46,7 @@ class Sent(Enum):
     YES = auto()
     NO = auto()  # not even tried: there is no connection to the broker
     MAYBE = auto()
+    UNANSWERED = auto()  # it may be out, and the broker answers nothing: neither would it to the next one
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,11 +317,11 @@ class Leader:
         if self._held_back(record):
             return False
         sent = self.publish(record, self.jobs[record.job])
-        if sent is Sent.NO:
+        if sent in (Sent.NO, Sent.UNANSWERED):
             self._broker_away_until = self.clock() + _WITHOUT_BROKER  # each try may take seconds
-        else:
+        if sent is not Sent.NO:
             self._attempted.add(attempt)
-        if sent is Sent.MAYBE:
+        if sent in (Sent.MAYBE, Sent.UNANSWERED):
             self._paused[attempt] = self.clock() + AFTER_FAILURE
         return sent is Sent.YES
 

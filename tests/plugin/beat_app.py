@@ -11,6 +11,7 @@ from typing import Any
 
 from celery import Celery
 from celery.signals import after_task_publish, before_task_publish
+from kombu import Queue
 
 import jobguard
 
@@ -18,6 +19,9 @@ app = Celery("beats", broker=os.environ["TEST_BROKER"])
 app.conf.broker_connection_retry_on_startup = True
 if os.environ["TEST_BROKER"].startswith("amqp"):
     app.conf.broker_transport_options = {"confirm_publish": True}
+if limit := os.environ.get("TEST_QUEUE_LIMIT"):
+    full = {"x-max-length": int(limit), "x-overflow": "reject-publish"}
+    app.conf.task_queues = [Queue("celery", routing_key="celery", queue_arguments=full)]
 app.conf.worker_prefetch_multiplier = 1
 if not os.environ.get("TEST_STOCK_BEAT"):
     app.conf.beat_scheduler = "jobguard"
@@ -25,8 +29,9 @@ app.conf.jobguard_namespace = os.environ["TEST_NAMESPACE"]
 app.conf.jobguard_endpoints = [os.environ["TEST_STORE"]]
 app.conf.jobguard_session_ttl = float(os.environ.get("TEST_TTL", "2"))
 app.conf.jobguard_jobs = json.loads(os.environ.get("TEST_JOBS", "{}"))
+OPTIONS = json.loads(os.environ.get("TEST_OPTIONS", "{}"))
 app.conf.beat_schedule = {
-    name: {"task": "beats.work", "schedule": period}
+    name: {"task": "beats.work", "schedule": period, "options": OPTIONS}
     for name, period in json.loads(os.environ.get("TEST_SCHEDULE", '{"work": 1.0}')).items()
 }
 if os.environ.get("TEST_GUARD"):

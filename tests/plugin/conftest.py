@@ -39,10 +39,15 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def rabbitmq_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rabbitmq.Broker]:
     """It takes seconds to start: one for all tests."""
-    with rabbitmq.running(tmp_path_factory.mktemp("rabbitmq")) as url:
-        yield url
+    with rabbitmq.running(tmp_path_factory.mktemp("rabbitmq")) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_url(rabbitmq_server: rabbitmq.Broker) -> str:
+    return rabbitmq_server.url
 
 
 @pytest.fixture(scope="session")

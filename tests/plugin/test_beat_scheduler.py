@@ -11,6 +11,7 @@ import celery.beat
 import pytest
 from celery import Celery
 from celery.utils.imports import load_extension_class_names
+from kombu.exceptions import OperationalError
 
 from jobguard.celery.beat import Scheduler, _Term
 from jobguard.celery.leader import Sent
@@ -182,6 +183,7 @@ def test_a_message_carries_our_header_and_id_beside_what_the_entry_says(
     assert (message["args"], message["queue"], message["expires"]) == ([1], "slow", NOON)
     assert message["task_id"] == task_id("default", record().occurrence, 1)
     assert message["headers"]["mine"] == 1
+    assert message["confirm_timeout"] > 0
     header = read_header(message["headers"]["jobguard"])
     assert header
     assert header.occurrence == record().occurrence
@@ -241,6 +243,16 @@ def test_a_publication_that_fails_may_have_happened(
     monkeypatch.setattr(app, "send_task", send_task)
     assert publish(Scheduler(app), record()) is Sent.MAYBE
     assert "connection reset" in caplog.text
+
+
+def test_one_that_the_broker_does_not_answer_may_have_happened_and_the_next_one_waits(
+    app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def send_task(*args: Any, **kwargs: Any) -> Any:
+        raise OperationalError("timed out") from TimeoutError()
+
+    monkeypatch.setattr(app, "send_task", send_task)
+    assert publish(Scheduler(app), record()) is Sent.UNANSWERED
 
 
 def test_without_a_connection_nothing_was_sent(app: Celery) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobguard.records import Done, Verdict, decode
+from tests import rabbitmq
 from tests.plugin.beats import beats
 from tests.plugin.bench import Bench, until
 
@@ -56,3 +57,62 @@ def test_a_beat_and_a_worker(bench: Bench) -> None:
             return found if len(found) >= 2 else None
 
         assert {done.verdict for done in until(ran, "two occurrences ended")} == {Verdict.RAN}
+
+
+# --- a publication and its confirmation -----------------------------------------------------------
+
+
+def test_a_message_that_the_broker_refuses_is_sent_again_when_it_takes_it(bench: Bench) -> None:
+    """Nacked, for its queue is full: not noted as published, and run once when there is room."""
+    app = {"TEST_GUARD": "1", "TEST_QUEUE_LIMIT": "1", "TEST_JOBS": '{"work": {"overlap": "allow"}}'}
+    with beats(bench) as on:
+        beat = on.start(**app)
+        until(lambda: beat.log.count("Message Error") >= 1, "the second one is refused")
+        first, second, *_ = sorted(on.opened().values(), key=lambda each: each.nominal)
+        assert (first.published, second.published) == (1, 0)
+        beat.terminate()  # the next leader has not just failed with it, and does not wait for half a minute
+        bench.worker(app="tests.plugin.beat_app", **app)
+        on.start(**app)
+        for each in (first, second):
+            assert bench.verdict(each.occurrence).verdict is Verdict.RAN
+    assert_each_ran_once(bench)
+
+
+def test_a_connection_that_ends_before_the_confirmation_makes_a_copy_and_no_second_run(bench: Bench) -> None:
+    with beats(bench) as on, rabbitmq.ConfirmLost(bench.broker) as url:
+        on.start(TEST_BROKER=url, TEST_JOBS='{"work": {"overlap": "allow"}}')
+        first, again = on.wait_for_messages(2)[:2]
+        assert first.task_id == again.task_id
+        worker = bench.worker(app="tests.plugin.beat_app", TEST_GUARD="1")
+        assert bench.verdict(first.occurrence).verdict is Verdict.RAN
+        until(lambda: " not run: " in worker.log, "the copy is dropped")
+    assert_each_ran_once(bench)
+
+
+def test_a_broker_that_takes_nothing_for_a_while_costs_no_run(
+    bench: Bench, rabbitmq_server: rabbitmq.Broker
+) -> None:
+    """An alarm of its memory or disk: it lets in whoever comes, and reads nothing of what they publish."""
+    app = {"TEST_GUARD": "1", "TEST_JOBS": '{"work": {"overlap": "allow"}}'}
+    app["TEST_OPTIONS"] = '{"confirm_timeout": 0.2}'  # 3 s, if the entry says nothing
+    rabbitmq_server.control("set_vm_memory_high_watermark", "0")
+    try:
+        with beats(bench) as on:
+            beat = on.start(**app)
+            until(lambda: len(on.opened()) >= 1, "one is planned")
+            until(lambda: len(on.opened()) >= 2, "it plans on")
+            assert {each.published for each in on.opened().values()} == {0}
+            assert beat.process.poll() is None
+            waiting = list(on.opened())
+            rabbitmq_server.control("set_vm_memory_high_watermark", "0.6")
+            bench.worker(app="tests.plugin.beat_app", **app)
+            for each in waiting:
+                assert bench.verdict(each).verdict is Verdict.RAN
+    finally:
+        rabbitmq_server.control("set_vm_memory_high_watermark", "0.6")
+    assert_each_ran_once(bench)
+
+
+def assert_each_ran_once(bench: Bench) -> None:
+    ran = [line["nominal"] for line in bench.journal()]
+    assert len(set(ran)) == len(ran)
