@@ -402,6 +402,8 @@ class Client:
                 continue
             if status.leads:
                 self.endpoints.prefer(node)
+            else:
+                node.close()  # a worker has many children
 
     def cluster_id(self) -> int:
         """The cluster's id, from any answer there was; a fencing token means nothing outside of it."""
