@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jobguard.celery.at import at
-    from jobguard.celery.current import Run, current
+    from jobguard.celery.current import Held, Run, current, held
     from jobguard.celery.worker import install
     from jobguard.client import Client
     from jobguard.client import shared as client
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         NotHolder,
         OutcomeUnknown,
         ServerError,
+        Skipped,
         Unavailable,
         WrongCluster,
     )
@@ -47,6 +48,7 @@ __all__ = [
     "ConfigurationError",
     "Election",
     "Fenced",
+    "Held",
     "JobguardError",
     "LeaseExpired",
     "Lock",
@@ -60,6 +62,7 @@ __all__ = [
     "ServerError",
     "Session",
     "Settings",
+    "Skipped",
     "State",
     "Unavailable",
     "Watch",
@@ -67,13 +70,14 @@ __all__ = [
     "at",
     "client",
     "current",
+    "held",
     "holders",
     "install",
 ]
 
 _HOME = {
     "celery.at": ("at",),
-    "celery.current": ("Run", "current"),
+    "celery.current": ("Held", "Run", "current", "held"),
     "celery.worker": ("install",),
     "client": ("Client",),
     "config": ("Config",),
@@ -81,7 +85,7 @@ _HOME = {
     "errors": (
         *("Compacted", "ConfigurationError", "Fenced", "JobguardError", "LeaseExpired", "LockLost"),
         *("NotAcquired", "NotGuarded", "NotHolder", "OutcomeUnknown"),
-        *("ServerError", "Unavailable", "WrongCluster"),
+        *("ServerError", "Skipped", "Unavailable", "WrongCluster"),
     ),
     "lock": ("Lock", "holders"),
     "session": ("Session", "State"),

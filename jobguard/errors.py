@@ -79,3 +79,7 @@ class Fenced(JobguardError):
 
 class NotGuarded(NotHolder):
     """`current()` was asked outside the body of a scheduled run: there is no occurrence and no token."""
+
+
+class Skipped(JobguardError):
+    """A task with a `jobguard` option was not run: its key is taken, or used up. The text says by whom."""

@@ -22,7 +22,7 @@ from jobguard import observe, runs
 from jobguard.config import write_value
 from jobguard.errors import ConfigurationError, JobguardError
 from jobguard.observe.configuration import config_key
-from jobguard.observe.holders import lock_key
+from jobguard.observe.holders import line_key
 from jobguard.observe.reading import read, under
 from jobguard.ops import compare_absent, compare_created, compare_mod, delete_op, get_op, put_op
 from jobguard.records import Attempt, Audit, Done, Keys, Occurrence, Open, Verdict, encode
@@ -148,7 +148,7 @@ def title(lock: observe.Lock) -> str:
 def take_lock(client: "Client", lock: observe.Lock, audit: Audit) -> bool:
     """Delete the holder's own key; whoever waits longest is the holder from then on."""
     keys = Keys(client.namespace)
-    (queue,) = read(client, [under(lock_key(keys, lock.id) + b"/")]).ranges
+    (queue,) = read(client, [under(line_key(keys, lock.id) + b"/")]).ranges
     holder = next((kv.key for kv in queue if kv.create_revision == lock.revision), None)
     if holder is None:
         return False

@@ -57,6 +57,8 @@ class Contender(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     nonce: str = ""
     since: str = ""
     value: str = ""
+    worker: str = ""  # where it is a task's turn: Celery's node name
+    most: int = 1  # how many of the first in line hold
 
     @classmethod
     def ours(cls, kind: Kind, name: str, value: str = "") -> "Contender":

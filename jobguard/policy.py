@@ -24,7 +24,7 @@ CATCH_UP_MAX = 50
 def _one_of(*known: str) -> Callable[[Any], str]:
     def read(value: Any) -> str:
         if value not in known:
-            raise ValueError(_suggest(str(value), known))
+            raise ValueError(suggest(str(value), known))
         return str(value)
 
     return read
@@ -109,7 +109,7 @@ def policies(jobs: Mapping[str, Mapping[str, Any]], names: Collection[str]) -> d
     """The policy of every beat entry in `names`. Raises ConfigurationError."""
     for name in jobs:
         if name != DEFAULTS and name not in names:
-            hint = _suggest(name, list(names)) if names else "there are no beat entries"
+            hint = suggest(name, list(names)) if names else "there are no beat entries"
             raise ConfigurationError(f"jobguard_jobs names {name!r}, which is no beat entry; {hint}")
     common = policy_of(jobs, DEFAULTS)
     return {name: policy_of({name: jobs.get(name, {})}, name, common) for name in names}
@@ -128,7 +128,7 @@ def chosen(said: Mapping[str, Any], common: Policy, where: str) -> Policy:
     read = {}
     for key, value in said.items():
         if key not in known:
-            raise ConfigurationError(f"{where}[{key!r}]: no such policy; {_suggest(str(key), list(known))}")
+            raise ConfigurationError(f"{where}[{key!r}]: no such policy; {suggest(str(key), list(known))}")
         try:
             read[key] = known[key].metadata["read"](value)
         except (ValueError, TypeError) as error:
@@ -142,6 +142,7 @@ def of_plan(planned: Mapping[str, Any]) -> Policy:
     return chosen(said, Policy(), "the policy in the store")
 
 
-def _suggest(word: str, known: Collection[str]) -> str:
+def suggest(word: str, known: Collection[str]) -> str:
+    """What somebody may have meant who wrote `word`."""
     close = get_close_matches(word, known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}"

@@ -119,6 +119,16 @@ class Keys:
     def refusal(self, nodename: str, slot: int) -> bytes:
         return self.key("refusals", nodename, str(slot))
 
+    def line(self, name: str) -> bytes:
+        """The prefix of those who have a key or wait for it, in a task's lock as in any other."""
+        return self.prefix("locks", name)
+
+    def turn(self, name: str, lease: int, nonce: str) -> bytes:
+        return self.key("locks", name, f"{lease:x}", nonce)
+
+    def completed(self, name: str) -> bytes:
+        return self.key("completed", name)
+
     def audit(self, at: datetime, nonce: str) -> bytes:
         return self.key("audit", f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}-{nonce}")
 
@@ -337,6 +347,41 @@ class Done(Record, frozen=True, kw_only=True):
     @property
     def occurrence(self) -> Occurrence:
         return Occurrence(self.job, self.nominal)
+
+
+class Turn(Record, frozen=True, kw_only=True):
+    """locks/<name>/<lease>/<nonce>, on the worker's lease: a call that has its task's key, or waits for it.
+
+    The first `most` in line have it; the create_revision is the fencing token. Others who look at locks read
+    it as a place.Contender, so what both name is the same.
+    """
+
+    name: str
+    host: str
+    pid: int
+    nonce: str
+    since: datetime
+    worker: str = ""
+    task_id: str = ""
+    r: int = 0  # Celery's request.retries
+    most: int = 1
+
+    @property
+    def holder(self) -> str:
+        return f"{self.host} pid {self.pid}"
+
+
+class Completed(Record, frozen=True, kw_only=True):
+    """completed/<name>, on a lease that outlives `until`: a call returned, and none starts before then."""
+
+    name: str
+    host: str
+    pid: int
+    nonce: str  # of the turn it was
+    finished: datetime
+    until: datetime
+    task_id: str = ""
+    result: str | None = None  # as in Done
 
 
 class Worker(Record, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""docs/celery.md names a test for each trap, thing tried, crash point, trouble, policy and complaint."""
+"""docs/celery.md names a test for each trap, thing tried, crash point, trouble, option, policy, complaint."""
 
 import re
 from dataclasses import fields
@@ -12,7 +12,7 @@ from tests.test_pitfalls import REFERENCE, exists
 TABLE = (Path(__file__).resolve().parent.parent / "docs" / "celery.md").read_text()
 ROWS = {row[1]: row[2] for row in re.finditer(r"^\| ([\w]+) \|[^|]*\| (.*) \|$", TABLE, re.MULTILINE)}
 ROWS.pop("id")
-COUNTS = (("T", 20), ("C", 14), ("X", 7), ("B", 15))
+COUNTS = (("T", 20), ("C", 14), ("X", 7), ("B", 15), ("O", 8))
 WANTED = [
     *(f"{kind}{number}" for kind, count in COUNTS for number in range(1, count + 1)),
     *(each.name for each in fields(Policy)),

@@ -13,12 +13,14 @@ Only then is the claim in the store the last one, and is freed by its token.
 import os
 import signal
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
 
 import msgspec
+from celery.utils.log import get_logger
 
 from jobguard import runs
 from jobguard.celery.abort import kill_group
@@ -30,6 +32,8 @@ from jobguard.records import Active, Attempt, Done, Keys, Occurrence, Open, Verd
 from jobguard.steps import Transaction, first, see
 
 T = TypeVar("T")
+
+logger = get_logger(__name__)
 
 _EXIT_PATIENCE_S = 2.0
 _PAUSE_S = 0.01
@@ -120,6 +124,26 @@ def give_up(store: Store, occurrence: Occurrence, active: Active, token: int, re
         error=reason,
     )
     return store.send(runs.abandon(store.keys, occurrence, token=token, attempt=attempt))
+
+
+def turns_on(store: Store, lease: int) -> dict[bytes, str]:
+    """By key: the nonce of each place in line, held or waited in, that hangs on the lease."""
+    keys = store.client.time_to_live(lease, keys=True).keys
+    found = ((key, store.keys.parts(key)) for key in keys)
+    return {key: parts[3] for key, parts in found if parts[0] == "locks"}
+
+
+def turns_anywhere(store: Store) -> set[str]:
+    """The same of all leases, by a quorum's word: the nonces alone."""
+    found = store.client.prefix(store.keys.prefix("locks"), keys_only=True).kvs
+    return {kv.key.rpartition(b"/")[2].decode() for kv in found}
+
+
+def give_up_turns(store: Store, keys: Iterable[bytes]) -> None:
+    """Take places away of which no process speaks any more. Each was of one delivery alone."""
+    for key in keys:
+        store.client.txn_until_known(success=(delete_op(key),))
+        logger.warning("jobguard: freed %s: no process of its worker runs it", key.decode())
 
 
 def _stopped(opened: Open, active: Active, token: int, reason: str) -> Done:

@@ -1,8 +1,9 @@
-"""The run a body belongs to: what `jobguard.current()` gives.
+"""The run a body belongs to, `jobguard.current()`, and the key that its task holds, `jobguard.held()`.
 
-Place in the house   users' bodies, guard -> here -> jobguard.errors
-Takes                nothing: the guard sets it around the body
-Gives                Run: which occurrence this is, which attempt, its fencing token, whether it still holds
+Place in the house   users' bodies, guard, turn -> here -> jobguard.errors
+Takes                nothing: guard and turn set it around the body
+Gives                Run: which occurrence this is, which attempt, its fencing token, whether it still holds;
+                     Held: the same of a task's key
 Never                makes a network call, imports Celery
 """
 
@@ -34,7 +35,22 @@ class Run:
         self.check_held()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """The key of a task's `once`, `lock` or `limit`, as the body that holds it sees it."""
+
+    name: str  # the task's, with the arguments that make the key
+    fencing_token: int  # larger than that of every holder before; with `limit` others hold theirs beside it
+    cluster_id: int  # the cluster in which the token means something
+    check_held: Callable[[], None] = field(repr=False)
+
+    def check(self) -> None:
+        """Raise LockLost once the key may have passed on. Reads memory, as `Run.check` does."""
+        self.check_held()
+
+
 _running: ContextVar[Run] = ContextVar("jobguard_run")
+_held: ContextVar[Held] = ContextVar("jobguard_held")
 
 
 def current() -> Run:
@@ -55,3 +71,22 @@ def enter(run: Run) -> Token[Run]:
 
 def leave(token: Token[Run]) -> None:
     _running.reset(token)
+
+
+def held() -> Held:
+    """The key that the task of this body holds by its `jobguard` option.
+
+    Raises NotGuarded elsewhere, also in a plain call and an eager one: they hold nothing.
+    """
+    found = _held.get(None)
+    if found is None:
+        raise NotGuarded("this code is not the body of a task with a jobguard option, run by a worker")
+    return found
+
+
+def enter_held(found: Held) -> Token[Held]:
+    return _held.set(found)
+
+
+def leave_held(token: Token[Held]) -> None:
+    _held.reset(token)

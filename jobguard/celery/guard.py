@@ -39,6 +39,8 @@ from jobguard.celery.abort import Armed, RunAborted, without_soft_limit
 from jobguard.celery.child import HOST, Child
 from jobguard.celery.claiming import Claim, Delivery, Recorded, Unguarded, claim
 from jobguard.celery.deadline import ChildState, Running, WorkerDirectory
+from jobguard.celery.optin import OptIn
+from jobguard.celery.turn import CLAIM, RETRIED, SKIPPED, Turns
 from jobguard.celery.watchdog import TAKEN
 from jobguard.errors import LockLost, NotGuarded, OutcomeUnknown, ServerError, Unavailable
 from jobguard.masking import error_text, kept_text
@@ -51,7 +53,6 @@ logger = get_logger(__name__)
 
 _GREEN_LIMIT, _GREEN_KILL = "Timeout", "GreenletExit"  # what gevent's pool raises in a body, by name
 _REPLACED = "_jobguard_replaced"
-_RETRIED = "_jobguard_retried"
 _SUCCEEDED = "_jobguard_succeeded"
 
 
@@ -61,6 +62,7 @@ class Guard:
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._child: Child | None = None
+        self._turns: Turns | None = None
 
     def around(self, task: Any, request: Context, header: object, body: Callable[[], Any]) -> Any:
         """One delivery, from claim to outcome."""
@@ -72,10 +74,26 @@ class Guard:
                 return claimed.give()
             if isinstance(claimed, Unguarded):
                 return unguarded.run(child, delivery, claimed.why, body)
+            setattr(request, CLAIM, claimed)
             return _Execution(child, claimed, delivery).run(body)
         finally:
             if not hasattr(request, _SUCCEEDED):
                 child.tell_the_end(delivery.nonce)
+
+    def in_turn(
+        self,
+        asked: OptIn,
+        task: Any,
+        request: Context,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        body: Callable[[], Any],
+    ) -> Any:
+        """One delivery of a task that asks for a turn, an occurrence or not."""
+        child, turns = self._own(), self._turns
+        if turns is None or turns.child is not child:
+            turns = self._turns = Turns(child)
+        return turns.around(asked, task, request, args, kwargs, body)
 
     def words(self) -> list[ChildState]:
         """What bodies run in this very process, in pools without processes."""
@@ -88,13 +106,14 @@ class Guard:
         Only a single task can: a chain, group or chord ends who knows where, so the occurrence ends here.
         """
         if type(sig) is Signature:
-            headers = {**(sig.options.get("headers") or {}), HEADER: getattr(request, HEADER)}
-            sig.set(headers=headers, retries=request.retries + 1)
-            setattr(request, _REPLACED, True)
+            sig.set(retries=request.retries + 1)
+            if (header := getattr(request, HEADER, None)) is not None:
+                sig.set(headers={**(sig.options.get("headers") or {}), HEADER: header})
+                setattr(request, _REPLACED, True)
 
     def on_retry(self, request: Context, retry: Retry) -> None:
         """The message of (n, r + 1) is out: however the body ends now, (n, r) hands over."""
-        setattr(request, _RETRIED, _due(retry.when))
+        setattr(request, RETRIED, _due(retry.when))
 
     def _own(self) -> Child:
         """This process's own: a forked child must not use its parent's connections, name or threads."""
@@ -199,8 +218,10 @@ class _Execution:
         with self._undisturbed():
             if self.claim.armed.flagged:
                 self._give_up(self.claim.armed.flagged)
-            if hasattr(self.delivery.request, _RETRIED):
-                self._hand_over(getattr(self.delivery.request, _RETRIED))
+            if hasattr(self.delivery.request, RETRIED):
+                self._hand_over(getattr(self.delivery.request, RETRIED))
+            elif hasattr(self.delivery.request, SKIPPED):
+                self._finish(Verdict.SKIPPED, reason=getattr(self.delivery.request, SKIPPED))
             else:
                 outcome(*facts)
 

@@ -29,6 +29,7 @@ from jobguard.celery.deadline import ChildState, Deadline, Running, WorkerDirect
 from jobguard.celery.errands import AGAIN_S, Errands
 from jobguard.celery.refusals import Ring
 from jobguard.celery.request import Ending
+from jobguard.celery.turn import BESIDE
 from jobguard.client import Client
 from jobguard.errors import JobguardError, ServerError
 from jobguard.ops import put_op
@@ -226,10 +227,11 @@ class Parent:
         lease = self._written.lease
         if lease:
             before = self._words()
-            claims = self._claims_on(lease)
+            turns, claims = burial.turns_on(self._store, lease), self._claims_on(lease)
             after = self._words()
-            self._stop_bodies_without_claim(before, {active.nonce for _, active in claims.values()}, lease)
-            self._give_back_orphans(claims, after)
+            claimed = {active.nonce for _, active in claims.values()} | set(turns.values())
+            self._stop_bodies_without_claim(before, claimed, lease)
+            self._give_back_orphans(claims, turns, after)
         return self._settings.session_ttl / 3
 
     def _words(self) -> list[ChildState]:
@@ -261,13 +263,16 @@ class Parent:
             store = self._store
             active = store.client.prefix(store.keys.prefix("active")).kvs
             missing -= {decode(kv.value, Active).nonce for kv in active if kv.lease == lease}
+            missing -= burial.turns_anywhere(store)
         for nonce in missing:
             self._directory.stop(nonce)
         self._say_unstoppable((word for word in words if word.nonce in missing), "has lost its claim")
         for nonce in set(self._directory.told()) - {word.nonce for word in words}:
             self._directory.take_back_stop(nonce)
 
-    def _give_back_orphans(self, claims: dict[bytes, tuple[int, Active]], words: list[ChildState]) -> None:
+    def _give_back_orphans(
+        self, claims: dict[bytes, tuple[int, Active]], turns: dict[bytes, str], words: list[ChildState]
+    ) -> None:
         """The claims were read first, and a child's word is there before its claim: in no word, so nobody's.
 
         One that has just ended is refused by its token.
@@ -278,6 +283,10 @@ class Parent:
                 occurrence, reason = self._store.keys.occurrence(key), "no process of its worker runs it"
                 if burial.give_up(self._store, occurrence, active, token, reason):
                     logger.warning("jobguard: gave back %s: %s", key.decode(), reason)
+        burial.give_up_turns(
+            self._store,
+            [key for key, nonce in turns.items() if not {nonce, nonce.removesuffix(BESIDE)} & known],
+        )
 
     # --- reports from requests ---
 
@@ -313,13 +322,7 @@ class Parent:
     def _bury(
         self, pid: int | None, header: Header, retries: int, ending: Ending, reason: str
     ) -> Done | Open | None:
-        state: ChildState | None = None
-        if pid is not None:
-            burial.make_sure_it_ended(pid)
-            state = self._directory.children().get(pid)
-        self._carry_unsent()  # first: an outcome the child left behind is no loss
-        if state is not None:
-            burial.withdraw(self._store, state.lease, state.incarnation)
+        state = self._end_child(pid)
         incarnation = state.incarnation if state else "none"
         number = (header.n, retries)
         left = burial.free(self._store, header.occurrence, number, incarnation, ending, reason)
@@ -327,6 +330,31 @@ class Parent:
             self._directory.forget(pid)
         logger.warning("jobguard: %s %s attempt %d: %s", header.job, header.nominal, header.n, reason)
         return left
+
+    def _end_child(self, pid: int | None) -> ChildState | None:
+        """Nothing of it runs from here on, or can begin to; its task's key is free. Gives its last word."""
+        state: ChildState | None = None
+        if pid is not None:
+            burial.make_sure_it_ended(pid)
+            state = self._directory.children().get(pid)
+        self._carry_unsent()  # first: an outcome the child left behind is no loss
+        if state is not None and state.lease:
+            burial.withdraw(self._store, state.lease, state.incarnation)
+            turns = burial.turns_on(self._store, state.lease)
+            burial.give_up_turns(
+                self._store,
+                [key for key, nonce in turns.items() if nonce.removesuffix(BESIDE) == state.nonce],
+            )
+        return state
+
+    def turn_ended(self, request: Any) -> None:
+        pid = request.worker_pid
+
+        def bury() -> None:
+            if self._end_child(pid) is not None:
+                self._directory.forget(pid)
+
+        self._errands.add(bury)
 
     def never_started(self, header: Header, request: Context, reason: str) -> None:
         verdict = Done(

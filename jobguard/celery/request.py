@@ -19,6 +19,7 @@ from celery.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery.utils.log import get_logger
 from celery.worker.state import task_ready
 
+from jobguard.celery.optin import OPTION
 from jobguard.celery.results import is_settled
 from jobguard.records import HEADER, Done, Header, Open, Verdict, read_header
 
@@ -48,6 +49,9 @@ class Reporter(Protocol):
         The verdict, if there is one; the open record, if another has claimed the attempt or may claim it.
         """
 
+    def turn_ended(self, request: Any) -> None:
+        """Bury the child of a body that had no occurrence, but its task's key: free that."""
+
     def never_started(self, header: Header, request: Context, reason: str) -> None:
         """The message expired or was revoked before any child had it: close the occurrence."""
 
@@ -61,6 +65,8 @@ class Guarded:
         header, exc = _header(self), _unwrapped(exc_info.exception)
         proceed = super().on_failure  # type: ignore[misc]
         if header is None or not isinstance(exc, _CHILD_IS_GONE):
+            if isinstance(exc, _CHILD_IS_GONE) and getattr(self.task, OPTION, None) is not None:  # type: ignore[attr-defined]
+                self._reporter.turn_ended(self)
             return proceed(exc_info, send_failed_event, return_ok)
         if isinstance(exc, TimeLimitExceeded):
             self._reporter.child_ended(header, self, Ending.STOPPED, f"hard time limit: {exc}")

@@ -20,12 +20,14 @@ from celery.app.task import Context, Task
 from celery.exceptions import Retry
 from celery.utils.imports import symbol_by_name
 
+from jobguard.celery.optin import OptIn, opt_in
 from jobguard.celery.request import Reporter, guarded_request
-from jobguard.errors import JobguardError
+from jobguard.errors import ConfigurationError, JobguardError
 from jobguard.records import HEADER
 
 _MARK = "__jobguard__"
 _PASSED = "_jobguard_passed"
+_IN_TURN = "_jobguard_in_turn"
 
 
 class CannotGuard(JobguardError):
@@ -37,6 +39,16 @@ class Around(Protocol):
 
     def around(self, task: Any, request: Context, header: object, body: Callable[[], Any]) -> Any: ...
 
+    def in_turn(
+        self,
+        asked: OptIn,
+        task: Any,
+        request: Context,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        body: Callable[[], Any],
+    ) -> Any: ...
+
     def on_replace(self, task: Any, request: Context, sig: Any) -> None: ...
 
     def on_retry(self, request: Context, retry: Retry) -> None: ...
@@ -47,8 +59,8 @@ def sweep(app: Celery, guard: Around, reporter: Reporter | None = None) -> None:
     app.finalize()
     for name, task in app.tasks.items():
         try:
-            _guard(type(task), guard, reporter)
-        except (TypeError, AttributeError, ImportError) as error:
+            _guard(type(task), guard, reporter, opt_in(task))
+        except (TypeError, AttributeError, ImportError, ConfigurationError) as error:
             raise CannotGuard(f"task {name} cannot be guarded: {error}") from error
 
 
@@ -61,7 +73,7 @@ def _is_marked(cls: type) -> bool:
     return hasattr(cls.__dict__.get("__call__"), _MARK)
 
 
-def _guard(cls: Any, guard: Around, reporter: Reporter | None) -> None:
+def _guard(cls: Any, guard: Around, reporter: Reporter | None, asked: OptIn | None) -> None:
     if _is_marked(cls):
         return
     if cls is Task:
@@ -70,12 +82,12 @@ def _guard(cls: Any, guard: Around, reporter: Reporter | None) -> None:
         cls.Request = guarded_request(symbol_by_name(cls.Request), reporter)
     cls.on_replace = _replacing(cls, guard)
     cls.retry = _retrying(cls, guard)
-    cls.__call__ = _calling(cls, guard)
+    cls.__call__ = _calling(cls, guard, asked)
     if not _is_marked(cls):
         raise TypeError(f"{cls.__qualname__} does not keep a __call__ that is set on it")
 
 
-def _calling(cls: type, guard: Around) -> Callable[..., Any]:
+def _calling(cls: type, guard: Around, asked: OptIn | None) -> Callable[..., Any]:
     """A `__call__` for `cls`: the guard, once for a delivery, then what the class had before.
 
     Once, because a class and its base may both be tasks of the app, and a body may call its own task: the
@@ -84,6 +96,8 @@ def _calling(cls: type, guard: Around) -> Callable[..., Any]:
     look-ups.
     """
     previous = _previous(cls, "__call__")
+    if asked is not None:
+        previous = _taking_turns(previous, guard, asked)
 
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
         request = self.request_stack.top
@@ -97,13 +111,29 @@ def _calling(cls: type, guard: Around) -> Callable[..., Any]:
     return __call__
 
 
+def _taking_turns(previous: Callable[..., Any], guard: Around, asked: OptIn) -> Callable[..., Any]:
+    """Inside of the guard, for a task with a `jobguard` option. It passes through what the guard does."""
+
+    def in_turn(self: Any, *args: Any, **kwargs: Any) -> Any:
+        request = self.request_stack.top
+        if request is None or request.called_directly or request.is_eager or hasattr(request, _IN_TURN):
+            return previous(self, *args, **kwargs)
+        setattr(request, _IN_TURN, True)
+        return guard.in_turn(asked, self, request, args, kwargs, lambda: previous(self, *args, **kwargs))
+
+    return in_turn
+
+
 def _replacing(cls: type, guard: Around) -> Callable[..., Any]:
-    """`on_replace` for `cls`: the replacement has the same id but no headers; ours must travel with it."""
+    """`on_replace` for `cls`: the replacement has the same id but no headers; ours must travel with it.
+
+    It counts as a retry, so that nobody takes it for a second delivery.
+    """
     previous = _previous(cls, "on_replace")
 
     def replace(self: Any, sig: Any) -> Any:
         request = self.request_stack.top
-        if hasattr(request, _PASSED):
+        if _is_guarded(request):
             guard.on_replace(self, request, sig)
         return previous(self, sig)
 
@@ -128,8 +158,12 @@ def _retrying(cls: type, guard: Around) -> Callable[..., Any]:
 
 
 def _tell(guard: Around, request: Context, retry: Any) -> None:
-    if hasattr(request, _PASSED):
+    if _is_guarded(request):
         guard.on_retry(request, retry)
+
+
+def _is_guarded(request: Context) -> bool:
+    return hasattr(request, _PASSED) or hasattr(request, _IN_TURN)
 
 
 def _previous(cls: type, name: str) -> Callable[..., Any]:

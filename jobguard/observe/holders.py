@@ -5,7 +5,8 @@ Gives                frozen values; their JSON is the API's body
 Never                changes anything
 
 Whoever came first holds: of the keys under one name, the one with the smallest create_revision, which is
-also its fencing token. A running job is a lock too, on its occurrence, and is listed among them.
+also its fencing token; of a task's `limit` as many as it says, each a lock of its own. A running job is a
+lock too, on its occurrence, and is listed among them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -114,9 +115,10 @@ def locks(
 def lock(client: "Client", id: str, *, stale: bool = False) -> Lock:
     """One lock by its id. Raises NotFound when nobody holds it."""
     keys = Keys(client.namespace)
-    key = lock_key(keys, id)
-    snapshot = read(client, [under(key + b"/"), RangeRequest(key=key)], stale=stale)
-    found = held_locks(keys, *snapshot.ranges)
+    line, key = line_key(keys, id), lock_key(keys, id)
+    snapshot = read(client, [under(line + b"/"), RangeRequest(key=key)], stale=stale)
+    contended, exact = snapshot.ranges
+    found = [lock for lock in held_locks(keys, contended, exact if key == line else ()) if lock.id == id]
     if not found:
         raise NotFound("nobody holds this lock now: it was released, or its lease has ended")
     return with_leases(client, found, stale)[0]
@@ -138,21 +140,27 @@ def lock_id(keys: Keys, key: bytes) -> str:
 
 
 def lock_key(keys: Keys, id: str) -> bytes:
-    """`locks/<name>` or `active/<job>/<nominal>`. Raises NotFound for an id that names neither."""
+    """`locks/<name>`, a holder's key under it, or `active/<job>/<nominal>`. Raises NotFound for other ids."""
     try:
         key = keys.key() + b"/" + transparent(id).encode()
         match keys.parts(key):
-            case ("locks", _) | ("active", _, _):
+            case ("locks", _) | ("locks", _, _, _) | ("active", _, _):
                 return key
     except ValueError:
         pass
     raise NotFound("there is no lock with this id")
 
 
+def line_key(keys: Keys, id: str) -> bytes:
+    """Under which key those stand who hold this lock or wait for it; a run's own key, where nobody waits."""
+    key = lock_key(keys, id)
+    return key.rsplit(b"/", 2)[0] if len(keys.parts(key)) == 4 else key
+
+
 def held_locks(keys: Keys, contended: Iterable[KeyValue], active: Iterable[KeyValue]) -> list[Lock]:
     """What is held, by the keys under locks/ and active/, in the order of `order`."""
     queues = contenders_by_key(contended).items()
-    named = [named_lock(keys, key, queue) for key, queue in queues]
+    named = [lock for key, queue in queues for lock in named_locks(keys, key, queue)]
     return sorted((*named, *(running_job(keys, kv) for kv in active)), key=order)
 
 
@@ -160,17 +168,22 @@ def order(lock: Lock) -> str:
     return f"{lock.name}\0{lock.id}"
 
 
-def named_lock(keys: Keys, key: bytes, queue: Sequence[KeyValue]) -> Lock:
-    first, *others = (holder(kv) for kv in queue)
-    return Lock(
-        **msgspec.structs.asdict(first),
-        id=lock_id(keys, key),
-        name=keys.parts(key)[1],
-        kind="lock",
-        revision=first.fencing_token,
-        waiters=len(others),
-        waiting=others,
-    )
+def named_locks(keys: Keys, key: bytes, queue: Sequence[KeyValue]) -> list[Lock]:
+    """One for each who holds. Where several do, each is known by its own key."""
+    most = max(contender(queue[0]).most, 1)
+    waiting = [holder(kv) for kv in queue[most:]]
+    return [
+        Lock(
+            **msgspec.structs.asdict(held),
+            id=lock_id(keys, key if most == 1 else kv.key),
+            name=keys.parts(key)[1],
+            kind="lock",
+            revision=held.fencing_token,
+            waiters=len(waiting),
+            waiting=waiting,
+        )
+        for kv, held in ((kv, holder(kv)) for kv in queue[:most])
+    ]
 
 
 def running_job(keys: Keys, kv: KeyValue) -> Lock:
@@ -221,6 +234,7 @@ def holder(kv: KeyValue) -> Holder:
         host=found.host,
         pid=found.pid,
         since=datetime.fromisoformat(found.since) if found.since else None,
+        worker=found.worker,
         lease_id=f"{kv.lease:x}",
         fencing_token=int(kv.create_revision),
     )
