@@ -110,7 +110,10 @@ def fake_run(
     attempt: int = 1,
     fencing_token: int | None = None,
 ) -> Iterator[FakeRun]:
-    """What `jobguard.current()` gives within: a run of `job`, whose token is larger than any before."""
+    """What `jobguard.current()` gives within: a run of `job`, whose token is larger than any before.
+
+    `jobguard.held()`, for the body of a task with a `jobguard` option, gives the same token and ends with it.
+    """
     lost = Event()
 
     def check_held() -> None:
@@ -126,10 +129,14 @@ def fake_run(
         check_held=check_held,
         _lost=lost,
     )
-    token = current.enter(run)
+    held = current.Held(
+        name=job, fencing_token=run.fencing_token, cluster_id=run.cluster_id, check_held=check_held
+    )
+    token, token_held = current.enter(run), current.enter_held(held)
     try:
         yield run
     finally:
+        current.leave_held(token_held)
         current.leave(token)
 
 

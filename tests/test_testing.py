@@ -35,6 +35,24 @@ def test_an_eager_body_has_a_run_and_loses_it(app: Celery) -> None:
         app.tasks["digest"].apply().get()
 
 
+def test_an_eager_body_of_a_task_with_an_option_holds_its_key(app: Celery) -> None:
+    """Of a worker alone it asks the store; a test's call holds what the test says."""
+
+    def body(customer: int) -> int:
+        held = jobguard.held()
+        held.check()
+        return held.fencing_token
+
+    app.task(name="invoice", shared=False, jobguard={"lock": ["customer"]})(body)
+    with fake_run("invoice", fencing_token=7) as run:
+        assert app.tasks["invoice"].apply((1,)).get() == 7
+        run.lose()
+        with pytest.raises(jobguard.LockLost, match="invoice was lost"):
+            app.tasks["invoice"].apply((1,)).get()
+    with pytest.raises(jobguard.NotGuarded):
+        app.tasks["invoice"].apply((1,)).get()
+
+
 def test_a_later_run_has_a_larger_token() -> None:
     with fake_run() as first:
         pass

@@ -70,7 +70,7 @@ def fleet(
     with etcd() if kind == "etcd" else nodes() as (node,):
         bench = Bench(tmp_path_factory.mktemp("optin"), node, broker_url, namespace="opt in")
         try:
-            worker = bench.worker("-P", pool, "-c", "4", app="tests.plugin.optin_app")
+            worker = bench.worker("-P", pool, "-c", "4", app="tests.plugin.optin_app", TEST_CLAIM_TIMEOUT="3")
             with Celery("sender", broker=broker_url, backend=broker_url, set_as_current=False) as app:
                 yield Fleet(bench, worker, app, pool)
         finally:
@@ -366,3 +366,18 @@ def test_when_the_lease_ends_the_body_is_stopped_and_those_in_line_go_on(fleet: 
     with pytest.raises(jobguard.LockLost, match="lease was lost"):
         running.get(PATIENCE_S)
     assert following.get(PATIENCE_S) == "result"
+
+
+@in_one_prefork
+def test_without_the_store_it_fails_and_runs_for_nobody(fleet: Fleet, customer: int) -> None:
+    store = fleet.bench.store
+    store.pause()
+    try:
+        with pytest.raises((jobguard.Unavailable, jobguard.OutcomeUnknown)):
+            fleet.send("alone", customer).get(PATIENCE_S)
+    finally:
+        store.resume()
+        store.wait_until_ready()
+    assert fleet.lines("alone", customer) == []
+    assert fleet.send("alone", customer).get(PATIENCE_S) == "result"
+    fleet.free("alone", customer, 5)
