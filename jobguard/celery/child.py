@@ -92,6 +92,13 @@ class Child:
         else:
             self._words.pop(nonce, None)
 
+    def is_ended_by(self, error: BaseException) -> bool:
+        """Whether the process ends with it. Then it is buried with its request, which knows why.
+
+        Until then its last word stands: without it its claim would be an orphan's, and a limit a loss.
+        """
+        return self.file is not None and not isinstance(error, Exception)
+
     def words(self) -> list[ChildState]:
         """What runs in this very process; nothing in prefork."""
         return list(self._words.copy().values())  # other threads begin and end bodies

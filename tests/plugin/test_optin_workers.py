@@ -363,7 +363,7 @@ def test_when_the_lease_ends_the_body_is_stopped_and_those_in_line_go_on(fleet: 
     until(lambda: fleet.locks("patient", customer)[0].waiters == 1, "it waits")
     (lock,) = fleet.locks("patient", customer)
     fleet.client.revoke(int(lock.lease_id, 16))
-    with pytest.raises(jobguard.LockLost, match="lease was lost"):
+    with pytest.raises(jobguard.LockLost, match="was stopped"):
         running.get(PATIENCE_S)
     assert following.get(PATIENCE_S) == "result"
 

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from jobguard import runs
+from jobguard.celery.deadline import WorkerDirectory
 from jobguard.fencing.sqlalchemy import advance, create_guards
 from jobguard.records import Attempt, Done, Occurrence, Verdict
 from jobguard.runs import Gone
@@ -51,6 +52,19 @@ def silent(store: Node) -> Iterator[None]:
     finally:
         store.resume()
         store.wait_until_ready()
+
+
+def test_a_child_that_is_told_to_end_leaves_its_last_word_to_who_buries_it(bench: Bench) -> None:
+    """A hard limit ends the child first: an orphan's claim is given back as lost, a limit is a failure."""
+    worker = bench.worker()
+    occurrence = bench.plan("limited", "run_once")
+    bench.send(occurrence, "run_once", 1, str(bench.gate("never")))
+    active = until(lambda: bench.active(occurrence), "it runs")
+    (made,) = bench.directory.glob(f"jobguard-{worker.process.pid}-*")
+    with stopped(worker.process.pid):
+        os.kill(active.pid, signal.SIGTERM)
+        until(lambda: not is_running(active.pid), "the child ends")
+        assert WorkerDirectory(made).children()[active.pid].nonce == active.nonce
 
 
 @WORLDS
