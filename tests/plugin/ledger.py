@@ -54,6 +54,7 @@ class Report:
     effects: int = 0
     copies: int = 0
     calm_s: float = 0.0
+    errors: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -66,6 +67,7 @@ class Report:
                 f"copies       {self.copies} of messages",
                 f"occurrences  {self.verdicts.total()}: {verdicts}",
                 f"attempts     {self.attempts} started, {self.effects} effects",
+                *(f"  {error}" for error in self.errors[:20]),
                 f"calm         {self.calm_s:.0f} s until all had ended",
                 f"violations   {len(self.violations)}",
                 *(f"  {violation}" for violation in self.violations[:20]),
@@ -418,6 +420,8 @@ class Ledger:
     def judge(self, last: datetime, report: Report) -> None:
         dones = [done for done in self._dones() if done.job in JOBS and done.nominal <= last]
         report.verdicts.update(str(done.verdict) for done in dones)
+        failed = [done for done in dones if done.verdict is Verdict.FAILED]
+        report.errors += [f"{name_of(done)}: {done.error or done.reason}" for done in failed]
         report.violations += [f"{each} has no verdict" for each in self._open(last)]
         report.violations += missing(dones, JOBS)
         with reading(self.folder / "outbox.db") as tx:
