@@ -27,7 +27,7 @@ from jobguard.celery.abort import kill_group
 from jobguard.celery.child import HOST
 from jobguard.celery.request import Ending
 from jobguard.client import Client
-from jobguard.ops import delete_op, get_op
+from jobguard.ops import compare_present, delete_op, get_op
 from jobguard.records import Active, Attempt, Done, Keys, Occurrence, Open, Verdict
 from jobguard.steps import Transaction, first, see
 
@@ -142,8 +142,8 @@ def turns_anywhere(store: Store) -> set[str]:
 def give_up_turns(store: Store, keys: Iterable[bytes]) -> None:
     """Take places away of which no process speaks any more. Each was of one delivery alone."""
     for key in keys:
-        store.client.txn_until_known(success=(delete_op(key),))
-        logger.warning("jobguard: freed %s: no process of its worker runs it", key.decode())
+        if store.client.txn_until_known((compare_present(key),), (delete_op(key),)).succeeded:
+            logger.warning("jobguard: freed %s: no process of its worker runs it", key.decode())
 
 
 def _stopped(opened: Open, active: Active, token: int, reason: str) -> Done:

@@ -34,6 +34,7 @@ from jobguard.celery import refusals
 from jobguard.celery.abort import Armed
 from jobguard.celery.child import HOST, Child
 from jobguard.celery.deadline import Deadline, Running
+from jobguard.celery.optin import OPTION
 from jobguard.celery.results import ignores_result, is_settled
 from jobguard.errors import JobguardError, LeaseNotFound, OutcomeUnknown, ServerError, Unavailable
 from jobguard.records import Attempt, Done, Header, Occurrence, Open, Verdict, read_header
@@ -195,9 +196,10 @@ def _take_back(child: Child, delivery: Delivery, attempt: Attempt, lease: int) -
 
 
 def _without_store(child: Child, delivery: Delivery, error: Exception) -> Unguarded:
-    """By the job's no_quorum. A store that refuses is no store that is away."""
+    """By the job's no_quorum. A store that refuses is not away; without one there are no turns."""
     chosen = child.policy(delivery.header.job).no_quorum
-    if chosen == "skip" or isinstance(error, ServerError):
+    in_turn = getattr(delivery.task, OPTION, None) is not None
+    if chosen == "skip" or in_turn or isinstance(error, ServerError):
         _leave_unclaimed(delivery, error)
     return Unguarded(str(error))
 

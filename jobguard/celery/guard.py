@@ -61,7 +61,7 @@ class Guard:
 
     def __init__(self, app: Celery) -> None:
         self._app = app
-        self._child: Child | None = None
+        self._children: dict[int, Child] = {}  # by process id
         self._turns: Turns | None = None
 
     def around(self, task: Any, request: Context, header: object, body: Callable[[], Any]) -> Any:
@@ -101,8 +101,8 @@ class Guard:
 
     def words(self) -> list[ChildState]:
         """What bodies run in this very process, in pools without processes."""
-        child = self._child
-        return child.words() if child is not None and child.pid == os.getpid() else []
+        child = self._children.get(os.getpid())
+        return child.words() if child is not None else []
 
     def on_replace(self, task: Any, request: Context, sig: Any) -> None:
         """The body hands its work to another task of the same id: that one runs under our occurrence, too.
@@ -120,13 +120,17 @@ class Guard:
         setattr(request, RETRIED, _due(retry.when))
 
     def _own(self) -> Child:
-        """This process's own: a forked child must not use its parent's connections, name or threads."""
-        child = self._child
-        if child is None or child.pid != os.getpid():
+        """This process's own: a forked child must not use its parent's connections, name or threads.
+
+        One, though its first bodies begin in two threads at once: the parent hears of those of one alone, and
+        would take the claims of the others for nobody's.
+        """
+        child = self._children.get(os.getpid())
+        if child is None:
             directory = WorkerDirectory.announced()
             if directory is None:
                 raise NotGuarded("this process belongs to no worker that jobguard has prepared")
-            child = self._child = Child(Settings.from_app(self._app), directory)
+            child = self._children.setdefault(os.getpid(), Child(Settings.from_app(self._app), directory))
         return child
 
 

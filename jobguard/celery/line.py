@@ -9,6 +9,7 @@ A place that cannot be given up here, because the store does not answer or a sig
 parent. Should even that get lost, the parent finds a place that no process of its worker speaks of.
 """
 
+import math
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -69,10 +70,11 @@ class Call:
     def take(self) -> Taken | Completed:
         """Raises Skipped; Ignore for a second delivery; Unavailable or OutcomeUnknown when the store does not
         answer within the claim timeout."""
-        patience = self.child.settings.claim_timeout
+        settings = self.child.settings
         began, pause, used = time.monotonic(), _PAUSE_FIRST_S, 0
+        patience = settings.claim_timeout + settings.session_ttl  # one before us may go with its lease
         while True:
-            under = self.child.lease_to_claim_on(time.monotonic() + patience)
+            under = self.child.lease_to_claim_on(time.monotonic() + settings.claim_timeout)
             line = self._enter(under, used)
             if line is not None and line.ours is not None:
                 line = self._wait(line, line.ours, under, began + self.asked.wait)
@@ -81,9 +83,12 @@ class Call:
             if line is not None:
                 if done := self._used_up(line.completed):
                     return done
-                used = line.completed.mod_revision if line.completed else 0
+                over = line.completed.mod_revision if line.completed else 0
+                if over != used:  # that alone kept us out
+                    used = over
+                    continue
                 full = len(line.stood) >= self.asked.at_most
-                if (full and not self._follows_itself(line)) or time.monotonic() >= began + patience:
+                if (full and not self._follows_itself(line, under)) or time.monotonic() >= began + patience:
                     raise Skipped(self._taken_by(line.stood))
             time.sleep(pause)
             pause = min(2 * pause, _PAUSE_MAX_S)
@@ -138,10 +143,12 @@ class Call:
         """Until the key is ours: the line as it is then. Without us in it, if that took too long or the key
         is used up; None when our place is gone."""
         try:
-            self._follows_itself(line)
+            self._follows_itself(line, under)
             while len(line.before) >= self.asked.at_most or self._is_valid(line.completed):
                 if self._is_valid(line.completed) or not self._moves(line, ours, under, until):
-                    self.leave(ours.key, ours.token, under)
+                    # For sure: we may enter again, under the same key.
+                    leave = turns.leave(ours.key, ours.token)
+                    self.child.send(leave, time.monotonic() + self.child.settings.claim_timeout)
                     return line.without_us()
                 line = self._look(under.lease)
                 if line.ours is None or line.ours.token != ours.token:
@@ -175,16 +182,28 @@ class Call:
                 before -= gone
         return True
 
-    def _follows_itself(self, line: Line) -> bool:
-        """Whether an earlier retry of this very call is before us: it is letting go. Raises Ignore for a
-        second delivery."""
-        same = [each.turn for each in line.before if each.turn and each.turn.task_id == self.request.id]
-        for turn in same:
-            if turn.r >= self.r:
-                text = f"second delivery, already running or in line on {turn.holder}"
+    def _follows_itself(self, line: Line, under: Deadline) -> bool:
+        """Whether this very call is before us, and is letting go: an earlier retry, or one whose worker died.
+        Raises Ignore for a second delivery."""
+        same = [each for each in line.before if each.turn and each.turn.task_id == self.request.id]
+        for each in same:
+            lease = int(self.child.keys.parts(each.key)[2], 16)
+            if each.turn and each.turn.r >= self.r and (lease == under.lease or self._is_renewed(lease)):
+                text = f"second delivery, already running or in line on {each.holder}"
                 logger.info("%s not run: %s", self, text)
                 raise Ignore(text)
         return bool(same)
+
+    def _is_renewed(self, lease: int) -> bool:
+        """Whether the worker of this lease lives. One that died leaves it to end, and its message to us, who
+        must not drop it then. Waits for either."""
+        ends = math.inf  # within a second after it: the TTL is told in whole ones
+        while (left := int(self.child.client.time_to_live(lease).TTL)) >= 0:
+            if left and time.monotonic() + left > ends + 1:
+                return True
+            ends = min(ends, time.monotonic() + left)
+            time.sleep(_PAUSE_MAX_S)
+        return False
 
     # --- told no ---
 

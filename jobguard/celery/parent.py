@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from celery.app.task import Context
@@ -36,6 +36,8 @@ from jobguard.ops import put_op
 from jobguard.records import Active, Done, Header, Keys, Open, Verdict, Worker, decode, encode
 from jobguard.session import Session, State, boottime, native_thread
 from jobguard.settings import Settings
+
+T = TypeVar("T")
 
 logger = get_logger(__name__)
 
@@ -298,15 +300,29 @@ class Parent:
         reason: str,
         then: Callable[[Done | Open | None], None] | None = None,
     ) -> None:
-        pid, patience = request.worker_pid, boottime() + self._settings.claim_timeout
-        retries, told = request._context.retries or 0, then is None
+        pid, retries = request.worker_pid, request._context.retries or 0
+        self._bury_first(pid, lambda: self._bury(pid, header, retries, ending, reason), then)
 
-        def bury() -> float | None:
-            """`then` is told once: what is left, or nothing when the store does not answer in time."""
+    def turn_ended(self, request: Any, then: Callable[[Any], None]) -> None:
+        pid = request.worker_pid
+
+        def bury() -> None:
+            if self._end_child(pid) is not None:
+                self._directory.forget(pid)
+
+        self._bury_first(pid, bury, then)
+
+    def _bury_first(
+        self, pid: int | None, bury: Callable[[], T], then: Callable[[T | None], None] | None
+    ) -> None:
+        """`then` is told once: what is left, or nothing when the store does not answer in time."""
+        patience, told = boottime() + self._settings.claim_timeout, then is None
+
+        def errand() -> float | None:
             nonlocal told
-            left: Done | Open | None = None
+            left: T | None = None
             try:
-                left = self._bury(pid, header, retries, ending, reason)
+                left = bury()
             except JobguardError as error:
                 logger.warning("jobguard: process %s ended; its claim is not freed yet: %s", pid, error)
                 again = AGAIN_S if self._session else None
@@ -317,7 +333,7 @@ class Parent:
                 self._in_loop(lambda: then(left))
             return again
 
-        self._errands.add(bury)
+        self._errands.add(errand)
 
     def _bury(
         self, pid: int | None, header: Header, retries: int, ending: Ending, reason: str
@@ -346,15 +362,6 @@ class Parent:
                 [key for key, nonce in turns.items() if nonce.removesuffix(BESIDE) == state.nonce],
             )
         return state
-
-    def turn_ended(self, request: Any) -> None:
-        pid = request.worker_pid
-
-        def bury() -> None:
-            if self._end_child(pid) is not None:
-                self._directory.forget(pid)
-
-        self._errands.add(bury)
 
     def never_started(self, header: Header, request: Context, reason: str) -> None:
         verdict = Done(

@@ -49,8 +49,8 @@ class Reporter(Protocol):
         The verdict, if there is one; the open record, if another has claimed the attempt or may claim it.
         """
 
-    def turn_ended(self, request: Any) -> None:
-        """Bury the child of a body that had no occurrence, but its task's key: free that."""
+    def turn_ended(self, request: Any, then: Callable[[Any], None]) -> None:
+        """The same for a body that had no occurrence, but its task's key: free that."""
 
     def never_started(self, header: Header, request: Context, reason: str) -> None:
         """The message expired or was revoked before any child had it: close the occurrence."""
@@ -64,10 +64,14 @@ class Guarded:
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         header, exc = _header(self), _unwrapped(exc_info.exception)
         proceed = super().on_failure  # type: ignore[misc]
-        if header is None or not isinstance(exc, _CHILD_IS_GONE):
-            if isinstance(exc, _CHILD_IS_GONE) and getattr(self.task, OPTION, None) is not None:  # type: ignore[attr-defined]
-                self._reporter.turn_ended(self)
+        if not isinstance(exc, _CHILD_IS_GONE):
             return proceed(exc_info, send_failed_event, return_ok)
+        if header is None:
+            if getattr(self.task, OPTION, None) is None:  # type: ignore[attr-defined]
+                return proceed(exc_info, send_failed_event, return_ok)
+            # First: a message that goes back to the broker would be dropped as a second delivery.
+            self._reporter.turn_ended(self, lambda _: proceed(exc_info, send_failed_event, return_ok))
+            return None
         if isinstance(exc, TimeLimitExceeded):
             self._reporter.child_ended(header, self, Ending.STOPPED, f"hard time limit: {exc}")
             return proceed(exc_info, send_failed_event, return_ok)

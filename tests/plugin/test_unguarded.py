@@ -2,12 +2,19 @@
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from celery.exceptions import Ignore
 
 from jobguard import runs, schedules
+from jobguard.celery import claiming
 from jobguard.celery.alone import Alone
-from jobguard.records import Done, Occurrence, Verdict, decode
+from jobguard.celery.claiming import Delivery, Unguarded
+from jobguard.errors import Unavailable
+from jobguard.policy import policy_of
+from jobguard.records import Done, Occurrence, Verdict, decode, header
 from tests.plugin.beats import beats
 from tests.plugin.bench import Bench, until
 from tests.plugin.stage import START, Stage, finish, job, operators
@@ -51,6 +58,21 @@ def test_runs_go_on_without_the_store_and_have_their_verdicts_after(bench: Bench
     assert {each.verdict for each in unguarded} == {Verdict.RAN}
     assert set(runs_per_occurrence(on).values()) == {1}
     assert_every_second_once(on)
+
+
+def test_who_asks_for_a_turn_is_left_unclaimed_as_it_gets_none_without_the_store() -> None:
+    """Else it fails, that is its verdict, and it does not run when the store is back."""
+    child: Any = SimpleNamespace(policy=lambda job: policy_of({job: DARING}, job))
+    task, request = SimpleNamespace(name="t"), SimpleNamespace(id="1", retries=0)
+
+    def without_store() -> object:
+        delivery = Delivery.read(task, request, header("default", Occurrence("work", START), 1), "default")  # type: ignore[arg-type]
+        return claiming._without_store(child, delivery, Unavailable("it is away"))
+
+    assert isinstance(without_store(), Unguarded)
+    task.jobguard = {"lock": []}
+    with pytest.raises(Ignore, match="left unclaimed"):
+        without_store()
 
 
 # --- the beat's side, with a clock and a broker made of lists ---

@@ -1,21 +1,28 @@
 """The worker's main process by itself, against a store: what it does for its children, and to them."""
 
 import os
+import signal
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from celery import Celery
+from celery.exceptions import WorkerLostError
 
 from jobguard import runs
-from jobguard.celery import deadline
+from jobguard.celery import burial, deadline, guard
+from jobguard.celery.child import Child
 from jobguard.celery.deadline import ChildFile, Running, WorkerDirectory
 from jobguard.celery.errands import Errands
+from jobguard.celery.guard import Guard
 from jobguard.celery.parent import Parent, advertisement
+from jobguard.celery.request import guarded_request
 from jobguard.client import Client
 from jobguard.errors import ServerError
 from jobguard.records import Attempt, Done, Occurrence, Verdict
@@ -78,6 +85,57 @@ def test_a_body_whose_claim_is_gone_is_stopped(bench: Bench, parent: Parent, chi
     bench.client.delete(bench.keys.active(occurrence))
     parent._compare_claims()
     assert parent._directory.told() == ["a" * 32]
+
+
+def test_a_killed_childs_key_is_free_before_its_message_goes_back(
+    bench: Bench, parent: Parent, child: ChildFile
+) -> None:
+    """Else the message, delivered again at once, finds that key and is dropped as a second delivery."""
+    ((pid, _),) = parent._directory.children().items()
+    lease, held = parent._written.lease, []
+    key = bench.keys.turn("invoice()", lease, "a" * 32)
+    child.tell(Running.STOPPABLE, "a" * 32, lease)
+    bench.client.put(key, b"{}", lease)
+
+    class Request:
+        task, request_dict, worker_pid = SimpleNamespace(jobguard={"lock": []}), {}, pid
+
+        def on_failure(self, *_: Any) -> None:
+            held.append(bench.client.get(key))
+
+    os.kill(pid, signal.SIGKILL)
+    request = guarded_request(Request, parent)()
+    request.on_failure(SimpleNamespace(exception=WorkerLostError()))
+    until(lambda: held == [None], "the message goes back, and nobody has the key")
+
+
+def test_a_key_that_was_given_up_meanwhile_is_not_said_to_be_freed(parent: Parent, caplog: Any) -> None:
+    burial.give_up_turns(parent._store, [parent._store.keys.turn("invoice()", 1, "gone")])
+    assert "freed" not in caplog.text
+
+
+def test_two_threads_that_begin_at_once_are_one_worker_to_the_parent(
+    parent: Parent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It hears of the bodies of one alone, and would take the claims of the other for nobody's."""
+    both = threading.Barrier(2)
+
+    def slow(*args: Any) -> Child:
+        both.wait(5)
+        return Child(*args)
+
+    monkeypatch.setattr(guard, "Child", slow)
+    ours = Guard(Celery("threads", set_as_current=False))
+
+    def begin(nonce: str) -> None:
+        ours._own().tell(Running.UNSTOPPABLE, nonce, 1)
+
+    threads = [threading.Thread(target=begin, args=(nonce,)) for nonce in ("a", "b")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(word.nonce for word in ours.words()) == ["a", "b"]
 
 
 def test_its_files_never_look_abandoned(parent: Parent, child: ChildFile) -> None:
