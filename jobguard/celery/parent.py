@@ -79,6 +79,7 @@ class Parent:
         self._reachable = True
         self._advertised_on = 0
         self._seen_dead: set[int] = set()
+        self._burying: set[int | None] = set()
         self._kept: set[str] = set()
 
     def start(self, in_loop: Callable[[Callable[[], None]], None] | None = None) -> None:
@@ -241,7 +242,8 @@ class Parent:
 
     def _forget_dead_children(self) -> None:
         """One that died under a request is buried with it, which tells more: it has a round for that."""
-        dead = {pid: w for pid, w in self._directory.children().items() if not burial.is_child(pid)}
+        found = self._directory.children().items()
+        dead = {pid: w for pid, w in found if pid not in self._burying and not burial.is_child(pid)}
         for pid in dead.keys() & self._seen_dead:
             burial.withdraw(self._store, dead[pid].lease, dead[pid].incarnation)
             self._directory.forget(pid)
@@ -317,6 +319,7 @@ class Parent:
     ) -> None:
         """`then` is told once: what is left, or nothing when the store does not answer in time."""
         patience, told = boottime() + self._settings.claim_timeout, then is None
+        self._burying.add(pid)
 
         def errand() -> float | None:
             nonlocal told
@@ -328,6 +331,8 @@ class Parent:
                 again = AGAIN_S if self._session else None
             else:
                 again = None
+            if again is None:
+                self._burying.discard(pid)
             if then is not None and not told and (again is None or boottime() >= patience):
                 told = True
                 self._in_loop(lambda: then(left))

@@ -20,7 +20,7 @@ from celery.app.task import Context, Task
 from celery.exceptions import Retry
 from celery.utils.imports import symbol_by_name
 
-from jobguard.celery.optin import OptIn, opt_in
+from jobguard.celery.optin import OPTION, OptIn, opt_in
 from jobguard.celery.request import Reporter, guarded_request
 from jobguard.errors import ConfigurationError, JobguardError
 from jobguard.records import HEADER
@@ -117,6 +117,8 @@ def _taking_turns(previous: Callable[..., Any], guard: Around, asked: OptIn) -> 
     def in_turn(self: Any, *args: Any, **kwargs: Any) -> Any:
         request = self.request_stack.top
         if request is None or request.called_directly or request.is_eager or hasattr(request, _IN_TURN):
+            return previous(self, *args, **kwargs)
+        if getattr(self, OPTION, None) is None:  # a class that does not want what its base asks for
             return previous(self, *args, **kwargs)
         setattr(request, _IN_TURN, True)
         return guard.in_turn(asked, self, request, args, kwargs, lambda: previous(self, *args, **kwargs))

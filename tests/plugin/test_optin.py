@@ -168,6 +168,25 @@ def test_a_plain_call_and_an_eager_one_take_no_turn(app: Celery) -> None:
     assert task.apply((3,)).get() == 3
 
 
+def test_a_class_that_does_not_want_what_its_base_asks_for_takes_no_turn(app: Celery) -> None:
+    class Base(Task):  # type: ignore[type-arg]
+        name = "base"
+        jobguard = {"lock": ["number"]}
+
+        def run(self, number: int) -> int:
+            return number
+
+    class Derived(Base):
+        name = "derived"
+        jobguard = None  # type: ignore[assignment]
+
+    for task in (app.register_task(Base()), app.register_task(Derived())):
+        sweep(app, NoGuard())
+        task.push_request(id="1", called_directly=False, is_eager=False, args=(2,), kwargs={})
+        assert task(2) == (("turn", "base(number=2)", 2) if task.name == "base" else 2)
+        task.pop_request()
+
+
 def test_a_delivered_one_takes_its_turn_once_though_it_calls_itself(app: Celery) -> None:
     @app.task(name="calls", bind=True, jobguard={"lock": ["number"]})
     def calls(self: Any, number: int) -> Any:

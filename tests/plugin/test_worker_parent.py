@@ -22,10 +22,10 @@ from jobguard.celery.deadline import ChildFile, Running, WorkerDirectory
 from jobguard.celery.errands import Errands
 from jobguard.celery.guard import Guard
 from jobguard.celery.parent import Parent, advertisement
-from jobguard.celery.request import guarded_request
+from jobguard.celery.request import Ending, guarded_request
 from jobguard.client import Client
-from jobguard.errors import ServerError
-from jobguard.records import Attempt, Done, Occurrence, Verdict
+from jobguard.errors import ServerError, Unavailable
+from jobguard.records import Attempt, Done, Header, Occurrence, Verdict
 from jobguard.runs import Claimed
 from jobguard.settings import Settings
 from jobguard.wire import LeaseTimeToLiveResponse, TxnRequest, encode, int64
@@ -107,6 +107,33 @@ def test_a_killed_childs_key_is_free_before_its_message_goes_back(
     request = guarded_request(Request, parent)()
     request.on_failure(SimpleNamespace(exception=WorkerLostError()))
     until(lambda: held == [None], "the message goes back, and nobody has the key")
+
+
+def test_a_childs_last_word_stays_until_it_is_buried(
+    parent: Parent, child: ChildFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that fails between two steps makes a burial begin anew: without the child's name its own claim
+    would be taken for another's, and nobody would tell who waits for the result."""
+    ((pid, word),) = parent._directory.children().items()
+    child.tell(Running.STOPPABLE, "a" * 32, parent._written.lease)
+    freed, failed = [], threading.Event()
+
+    def free(store: Any, occurrence: Any, number: Any, incarnation: str, *_: Any) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise Unavailable("as if no node answered")
+        freed.append(incarnation)
+
+    monkeypatch.setattr(burial, "free", free)
+    os.kill(pid, signal.SIGKILL)
+    request = SimpleNamespace(worker_pid=pid, _context=SimpleNamespace(retries=0))
+    header = Header(job="work", nominal="2026-11-24T02:00:00Z", n=1, ns="default")
+    parent.child_ended(header, request, Ending.LOST, "killed")
+    assert failed.wait(10)
+    for _ in range(3):
+        parent._compare_claims()
+    until(lambda: freed == [word.incarnation], "its claim is freed by its name")
+    until(lambda: not parent._directory.children(), "it is forgotten")
 
 
 def test_a_key_that_was_given_up_meanwhile_is_not_said_to_be_freed(parent: Parent, caplog: Any) -> None:
