@@ -141,17 +141,18 @@ class Call:
 
     def _wait(self, line: Line, ours: Stood, under: Deadline, until: float) -> Line | None:
         """Until the key is ours: the line as it is then. Without us in it, if that took too long or the key
-        is used up; None when our place is gone."""
+        is used up; None when our place is gone, or our lease another."""
         try:
             self._follows_itself(line, under)
             while len(line.before) >= self.asked.at_most or self._is_valid(line.completed):
                 if self._is_valid(line.completed) or not self._moves(line, ours, under, until):
-                    # For sure: we may enter again, under the same key.
-                    leave = turns.leave(ours.key, ours.token)
-                    self.child.send(leave, time.monotonic() + self.child.settings.claim_timeout)
+                    self._step_aside(ours)
                     return line.without_us()
                 line = self._look(under.lease)
                 if line.ours is None or line.ours.token != ours.token:
+                    return None
+                if self.child.deadline().lease != under.lease:  # a body would be stopped at once
+                    self._step_aside(ours)
                     return None
         except BaseException as error:
             if isinstance(error, Ignore):
@@ -160,6 +161,11 @@ class Call:
                 self.leave_behind(ours.key)
             raise
         return line
+
+    def _step_aside(self, ours: Stood) -> None:
+        """Leave the line, for sure: we may enter again, under the same key. Raises as `take` does."""
+        until = time.monotonic() + self.child.settings.claim_timeout
+        self.child.send(turns.leave(ours.key, ours.token), until)
 
     def _moves(self, line: Line, ours: Stood, under: Deadline, until: float) -> bool:
         """Wait until it is worth a look; False: waited long enough."""

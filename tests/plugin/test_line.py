@@ -96,6 +96,29 @@ def test_a_second_delivery_is_dropped_while_the_first_ones_worker_lives(stage: S
         renewing.join()
 
 
+def test_who_waits_while_the_worker_takes_another_lease_has_the_key_on_that(
+    stage: Stage, child: Child
+) -> None:
+    """On the one before a body would be stopped as soon as it begins."""
+    before = stands(stage, "before", ttl=60)
+    taken: list[Taken | Completed] = []
+    waiting = threading.Thread(
+        target=lambda: taken.append(call(child, {"lock": ["customer"], "wait": 20}).take())
+    )
+    waiting.start()
+    look = turns.look(stage.keys, NAME, before.key)
+    until(lambda: len(send(stage.client, look).stood) == 2, "it stands in line")
+    now = Deadline(stage.client.grant(60).id, boottime() + 60, 60)
+    child._lease.write(now)
+    stage.client.delete(before.key)
+    waiting.join(10)
+    (found,) = taken
+    assert isinstance(found, Taken)
+    assert found.under == now
+    (stood,) = send(stage.client, look).stood
+    assert (stood.key, stood.token) == (found.key, found.token)
+
+
 def test_a_window_that_is_over_lets_a_call_wait(stage: Stage, child: Child) -> None:
     """What is left of the last completion must not be taken for a refusal."""
     before = stands(stage, "before", ttl=60)
