@@ -152,11 +152,14 @@ class Child:
         """Carry a step through; leave it to the parent when that takes long, and go on trying meanwhile.
 
         None: not known by `until`; the parent tries on. Both may send it: the step is its own twin's answer.
+        Raises LeaseNotFound where it writes on a lease that has ended: that will not change.
         """
         left_behind = False
         while True:
             try:
                 known = self.send(step, min(time.monotonic() + 1.0, until()))
+            except LeaseNotFound:
+                raise
             except (Unavailable, OutcomeUnknown, ServerError) as error:
                 if not left_behind:
                     logger.warning("jobguard: an outcome is not recorded yet: %s; going on trying", error)

@@ -36,7 +36,7 @@ from jobguard.celery.line import Call, Taken
 from jobguard.celery.optin import OptIn
 from jobguard.celery.watchdog import TAKEN
 from jobguard.client import Client
-from jobguard.errors import JobguardError, LockLost, Skipped
+from jobguard.errors import JobguardError, LeaseNotFound, LockLost, Skipped
 from jobguard.records import Completed
 from jobguard.session import boottime
 
@@ -115,6 +115,10 @@ class Windows:
                 return 0
             self._leases[window] = (lease, until)
         return lease
+
+    def forget(self, window: float) -> None:
+        """Its lease has ended."""
+        self._leases.pop(window, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +206,7 @@ class _Execution:
             raise LockLost(f"{call} finished, but {call.name} (token {taken.token}) was not its own any more")
 
     def _complete(self, result: Any) -> bool:
-        call, taken, now = self.call, self.taken, datetime.now(UTC)
+        call, now = self.call, datetime.now(UTC)
         completed = Completed(
             name=call.name,
             host=HOST,
@@ -213,12 +217,19 @@ class _Execution:
             task_id=call.request.id,
             result=results.kept(call.task, call.request, result),
         )
-        lease = self.windows.lease(call.asked.window)
-        step = turns.complete(call.child.keys, taken.key, taken.token, completed, lease=lease)
-        known = call.child.send_or_leave(call.nonce, step, self._until)
+        try:
+            known = self._record(completed, self.windows.lease(call.asked.window))
+        except LeaseNotFound:  # revoked, or the store was away for as long as it lives
+            self.windows.forget(call.asked.window)
+            known = self._record(completed, 0)
         if known is None:
             raise LockLost(f"{call} finished, but that is not recorded in time; the worker goes on trying")
         return known
+
+    def _record(self, completed: Completed, lease: int) -> bool | None:
+        call, taken = self.call, self.taken
+        step = turns.complete(call.child.keys, taken.key, taken.token, completed, lease=lease)
+        return call.child.send_or_leave(call.nonce, step, self._until)
 
     def _until(self) -> float:
         """When the lease must be long over by anybody's clock."""

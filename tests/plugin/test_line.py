@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from jobguard.celery.child import Child
 from jobguard.celery.deadline import Deadline, WorkerDirectory
 from jobguard.celery.line import Call, Taken
 from jobguard.celery.optin import opt_in
+from jobguard.celery.turn import Turns
 from jobguard.client import Client
 from jobguard.errors import Skipped, Unavailable
 from jobguard.records import Completed, Turn
@@ -47,7 +48,7 @@ def child(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 def call(child: Child, option: dict[str, Any], *, task_id: str = "ours", r: int = 0) -> Call:
     app = Celery("line", set_as_current=False)
 
-    @app.task(name="work", jobguard=option)
+    @app.task(name="work", shared=False, jobguard=option)
     def work(customer: int) -> None: ...
 
     task = app.tasks["work"]
@@ -156,3 +157,30 @@ def test_a_place_left_for_the_parent_to_take_away_is_not_entered_again(
     stage.client.txn(step.compare, step.success, step.failure)
     look = turns.look(stage.keys, NAME, before.key)
     until(lambda: send(stage.client, look).stood == (), "nobody stands in line")
+
+
+def test_what_completes_is_recorded_though_the_lease_of_its_window_has_ended(
+    stage: Stage, child: Child
+) -> None:
+    """As after a while without the store: no answer but this one would ever come, and the call never end."""
+    ours, ran = Turns(child), list[object]()
+
+    def run(customer: int, body: Callable[[], Any]) -> None:
+        first = call(child, {"once": ["customer"], "window": 60}, task_id=str(customer))
+        ran.append(ours.around(first.asked, first.task, first.request, (customer,), {}, body))
+
+    def revoke() -> str:
+        kv = stage.client.get(stage.keys.completed("work(customer=7)"))
+        assert kv is not None
+        stage.client.revoke(kv.lease)
+        return "second"
+
+    run(7, lambda: "first")
+    second = threading.Thread(target=run, args=(8, revoke), daemon=True)
+    second.start()
+    second.join(10)
+    assert ran == ["first", "second"]
+    run(9, lambda: "third")
+    found = [stage.client.get(stage.keys.completed(f"work(customer={number})")) for number in (8, 9)]
+    assert [kv is not None and kv.lease != 0 for kv in found] == [False, True]
+    assert found[0] is not None
