@@ -145,7 +145,7 @@ def plan(
         success=(
             put_op(keys.cursor(job), encode(cursor)),
             *(_opened(keys, each) for each in opens),
-            *(put_op(keys.done(each.occurrence), encode(each)) for each in dones),
+            *(_ended(keys, each) for each in dones),
         ),
         failure=(get_op(fence.key), get_op(keys.cursor(job))),
         read=lambda answer: _read_cursor(answer, fence, cursor.nonce),
@@ -153,12 +153,17 @@ def plan(
 
 
 def _opened(keys: Keys, record: Open) -> RequestOp:
-    """What was sent before it was planned, as the store was away, may have run and have its verdict."""
     put = put_op(keys.open(record.occurrence), encode(record))
-    if not record.published:
-        return put
-    unended = compare_absent(keys.done(record.occurrence))
-    return RequestOp(request_txn=TxnRequest(compare=(unended,), success=(put,)))
+    return _unless_ended(keys, record.occurrence, put) if record.published else put
+
+
+def _ended(keys: Keys, record: Done) -> RequestOp:
+    return _unless_ended(keys, record.occurrence, put_op(keys.done(record.occurrence), encode(record)))
+
+
+def _unless_ended(keys: Keys, occurrence: Occurrence, put: RequestOp) -> RequestOp:
+    """What was sent before it was planned, as the store was away, may have run and have its verdict."""
+    return RequestOp(request_txn=TxnRequest(compare=(compare_absent(keys.done(occurrence)),), success=(put,)))
 
 
 def _read_cursor(answer: TxnResponse, fence: Fence, nonce: str) -> Written | Deposed | Moved[Cursor]:

@@ -112,3 +112,17 @@ def test_what_was_sent_counts_as_published_unless_it_has_its_verdict_already(sta
     assert [f"{each.nominal:%H:%M} {each.published}" for each in stage.open()] == ["02:02 1", "02:03 1"]
     assert [each.nonce for each in stage.done()] == ["w"]
     finish(stage, stage.claim(2))  # its message comes to a worker that reaches the store
+
+
+def test_another_beat_that_thinks_it_was_missed_does_not_take_its_verdict_away(stage: Stage) -> None:
+    stage.term(job(**DARING))
+    ran = Occurrence("work", START + timedelta(minutes=1))
+    told = Done(job="work", nominal=ran.nominal, verdict=Verdict.RAN, nonce="w", finished=stage.now)
+    step = runs.record_unguarded(stage.keys, ran, 1, 0, told)
+    stage.client.txn(step.compare, step.success, step.failure)
+    stage.at(185)
+    stage.term(job(**DARING)).plan_due()
+    assert [(f"{each.nominal:%H:%M}", each.verdict) for each in stage.done()] == [
+        ("02:01", Verdict.RAN),
+        ("02:02", Verdict.MISSED),
+    ]
