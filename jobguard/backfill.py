@@ -95,9 +95,9 @@ def _look(
         raise no_such_job(client, job)
     try:
         after = times_of(seen.record.fingerprint).after(start - _MICROSECOND)
-    except ValueError as error:
+        nominals = list(islice(takewhile(lambda each: each < end, after), LIMIT + 1))
+    except (ValueError, OverflowError) as error:
         raise ConfigurationError(f"{job} cannot be backfilled: {error}") from None
-    nominals = list(islice(takewhile(lambda each: each < end, after), LIMIT + 1))
     if len(nominals) > LIMIT:
         raise ConfigurationError(
             f"the window holds more than {LIMIT} occurrences: take a part of it at a time"

@@ -50,12 +50,12 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
                 return cron(self.cron, self.zone, chosen(said, Policy(), "a schedule").dst)
             if self.every_seconds is not None:
                 return Every(timedelta(seconds=self.every_seconds))
+            if self.at is not None and self.at.tzinfo is not None:
+                return At(self.at.astimezone(UTC))
         except (ValueError, TypeError, OverflowError) as error:
             raise ConfigurationError(f"the times cannot be used: {error}") from None
         assert self.at is not None
-        if self.at.tzinfo is None:
-            raise ConfigurationError(f"at {self.at.isoformat()} needs an offset: Z for UTC")
-        return At(self.at.astimezone(UTC))
+        raise ConfigurationError(f"at {self.at.isoformat()} needs an offset: Z for UTC")
 
     def record(self, job: str, *, by: str, since: datetime) -> Schedule:
         """What the store keeps of it. Raises ConfigurationError."""

@@ -31,6 +31,8 @@ CLOCK_LIMIT_S = 10.0
 
 DAY = timedelta(days=1)
 GRACE = timedelta(minutes=1)
+PERIOD_MAX = timedelta(days=36525)
+"""What comes after it is still a date, whenever one asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,8 @@ class Every:
     def __post_init__(self) -> None:
         if self.period < timedelta(milliseconds=100):
             raise ValueError(f"an interval of {self.period.total_seconds():g} s is below 0.1 s")
+        if self.period > PERIOD_MAX:
+            raise ValueError(f"an interval of {self.period.total_seconds():g} s is above 100 years")
 
     @property
     def text(self) -> str:

@@ -144,6 +144,6 @@ def _due_next(definition: Definition, since: datetime | None) -> datetime | None
         return None
     try:
         fires = preview(times_of(definition.fingerprint), since, 1)
-    except ValueError:
+    except (ValueError, OverflowError):  # paused until the last of all days, say
         return None
     return fires[0].nominal if fires else None

@@ -182,3 +182,41 @@ def test_a_deploy_is_rolled_back(client: Client, api: FlaskClient) -> None:
     assert forced.json["deploy"] == api.get("/api/v1/deploy").json
     assert (forced.json["deploy"]["version"], forced.json["deploy"]["rolled_back_from"]) == (41, 42)
     assert forced.json["deploy"]["registered_at"] is None
+
+
+BEFORE_ALL, AFTER_ALL = "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"
+
+
+def test_what_no_calendar_holds_is_refused(client: Client, api: FlaskClient) -> None:
+    path = api.post("/api/v1/schedules", json={"job": "n", **NIGHTLY}).headers["Location"]
+    for moment in (BEFORE_ALL, AFTER_ALL):
+        at = {"job": "x", "task": "t", "at": moment}
+        pause = {"reason": "x", "until": moment}
+        window = {"start": moment, "end": "2020-01-01T00:00:00Z"}
+        assert api.post("/api/v1/schedules", json=at).status_code == 400
+        assert api.post(f"{path}/pause", json=pause).status_code == 400
+        assert api.post(f"{path}/backfills", json={**window, "count": 0}).status_code == 400
+        assert api.get(f"{path}/backfills", query_string=window).status_code == 400
+    first = {"start": "0001-01-01T00:00:00Z", "end": "0001-01-02T00:00:00Z"}
+    assert api.get(f"{path}/backfills", query_string=first).status_code == 400
+    for_ages = {"job": "x", "task": "t", "every_seconds": 3e11}
+    assert api.post("/api/v1/schedules", json=for_ages).status_code == 400
+
+
+def test_one_that_is_paused_until_the_last_of_all_days_hides_no_other(
+    client: Client, api: FlaskClient
+) -> None:
+    path = api.post("/api/v1/schedules", json={"job": "n", **NIGHTLY}).headers["Location"]
+    paused = api.post(f"{path}/pause", json={"reason": "for ever", "until": "9999-12-31T23:59:59Z"})
+    assert (paused.status_code, paused.json["due_next"]) == (200, None)
+    assert [each["paused"] for each in api.get("/api/v1/schedules").json["items"]] == [True]
+
+
+def test_a_body_that_is_nested_too_deep_and_a_revision_of_too_many_digits(
+    client: Client, api: FlaskClient
+) -> None:
+    body = f'{{"job": "x", "task": "t", "every_seconds": 60, "args": {"[" * 20000}{"]" * 20000}}}'
+    assert api.post("/api/v1/schedules", data=body).status_code == 400
+    path = api.post("/api/v1/schedules", json={"job": "n", **NIGHTLY}).headers["Location"]
+    many = {"If-Match": f'"{"9" * 5000}"'}
+    assert api.put(path, json=NIGHTLY, headers=many).status_code == 412

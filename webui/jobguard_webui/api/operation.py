@@ -24,6 +24,7 @@ from jobguard.errors import JobguardError
 from jobguard_webui.api.answer import answer
 
 OPERATION = "jobguard_operation"
+REVISION_DIGITS = 19  # of 2^63
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,7 @@ def seen_revision(marked: IfMatch) -> int:
         raise PreconditionRequired(
             f'send If-Match: "<revision>" with the revision of the {marked.noun} you saw{new}'
         )
-    revisions = [int(each) for each in offered.as_set() if each.isdecimal()]
+    revisions = [int(each) for each in offered.as_set() if each.isdecimal() and len(each) <= REVISION_DIGITS]
     return revisions[0] if len(revisions) == 1 else -1
 
 
@@ -164,5 +165,5 @@ def sent(kind: Any) -> Any:
     """The body of the request."""
     try:
         return msgspec.json.decode(request.get_data() or b"{}", type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise BadRequest(f"the body is no {kind.__name__}: {error}") from None

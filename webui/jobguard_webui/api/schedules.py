@@ -5,6 +5,7 @@ from typing import Annotated
 
 import msgspec
 from flask import Blueprint, url_for
+from werkzeug.exceptions import BadRequest
 
 from jobguard import backfill, observe, registry
 from jobguard import schedules as by_hand
@@ -199,4 +200,7 @@ def changes(
 
 
 def utc(moment: datetime) -> datetime:
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise BadRequest(f"{moment.isoformat()} cannot be used: {error}") from None
