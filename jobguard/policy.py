@@ -19,6 +19,8 @@ from jobguard.errors import ConfigurationError
 DEFAULTS = "*"
 CATCH_UP_MAX = 50
 """With the missed ones beside them, what one transaction of the store carries."""
+SECONDS_MAX = 36525 * 86400.0
+"""What comes after it is still a date, whenever one asks."""
 
 
 def _one_of(*known: str) -> Callable[[Any], str]:
@@ -54,8 +56,8 @@ def _catch_up(value: Any) -> int:
 
 def _seconds(value: Any) -> float:
     number = float(value)
-    if not 0 < number < float("inf"):
-        raise ValueError("a number of seconds above zero is needed")
+    if not 0 < number <= SECONDS_MAX:
+        raise ValueError("a number of seconds above zero is needed, and 100 years at most")
     return number
 
 

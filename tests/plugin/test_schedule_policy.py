@@ -54,6 +54,7 @@ def test_the_star_holds_for_all_and_a_name_for_itself() -> None:
         ({"digest": {"catch_up": {"all": 5000}}}, "at most 50"),
         ({"digest": {"on_lost": {"rerun": -1}}}, '"rerun"'),
         ({"digest": {"start_deadline": 0}}, "above zero"),
+        ({"digest": {"start_deadline": 3e11}}, "100 years at most"),
         ({"digest": {"zone": "Europe/Berln"}}, "no such time zone"),
         ({"digest": {"no_quorum": "run-ungarded"}}, "did you mean 'run-unguarded'"),
     ],
