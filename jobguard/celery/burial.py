@@ -126,9 +126,8 @@ def give_up(store: Store, occurrence: Occurrence, active: Active, token: int, re
     return store.send(runs.abandon(store.keys, occurrence, token=token, attempt=attempt))
 
 
-def turns_on(store: Store, lease: int) -> dict[bytes, str]:
-    """By key: the nonce of each place in line, held or waited in, that hangs on the lease."""
-    keys = store.client.time_to_live(lease, keys=True).keys
+def turns_among(store: Store, keys: Iterable[bytes]) -> dict[bytes, str]:
+    """By key: the nonce of each place in line, held or waited in."""
     found = ((key, store.keys.parts(key)) for key in keys)
     return {key: parts[3] for key, parts in found if parts[0] == "locks"}
 

@@ -9,6 +9,7 @@ Never                connects, or starts a thread, before the first delivery tha
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -86,18 +87,15 @@ class Child:
             self._words[nonce] = ChildState("", running, nonce, lease)
 
     def tell_the_end(self, nonce: str) -> None:
-        """Whatever of this delivery is still in the store, nobody runs it: the parent may take it back."""
-        if self.file:
-            self.file.tell(Running.NOTHING)
-        else:
-            self._words.pop(nonce, None)
+        """Whatever of this delivery is still in the store, nobody runs it: the parent may take it back.
 
-    def is_ended_by(self, error: BaseException) -> bool:
-        """Whether the process ends with it. Then it is buried with its request, which knows why.
-
-        Until then its last word stands: without it its claim would be an orphan's, and a limit a loss.
+        Where the process itself is ending its last word stands: it is buried with its request, which knows
+        why. Without a word its claim would be an orphan's until then, and a limit a loss.
         """
-        return self.file is not None and not isinstance(error, Exception)
+        if self.file is None:
+            self._words.pop(nonce, None)
+        elif isinstance(sys.exception(), Exception | None):
+            self.file.tell(Running.NOTHING)
 
     def words(self) -> list[ChildState]:
         """What runs in this very process; nothing in prefork."""

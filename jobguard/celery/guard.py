@@ -68,7 +68,6 @@ class Guard:
         """One delivery, from claim to outcome."""
         child = self._own()
         delivery = Delivery.read(task, request, header, child.settings.namespace)
-        ended = False
         try:
             claimed = claim(child, delivery)
             if isinstance(claimed, Recorded):
@@ -77,11 +76,8 @@ class Guard:
                 return unguarded.run(child, delivery, claimed.why, body)
             setattr(request, CLAIM, claimed)
             return _Execution(child, claimed, delivery).run(body)
-        except BaseException as error:
-            ended = child.is_ended_by(error)
-            raise
         finally:
-            if not ended and not hasattr(request, _SUCCEEDED):
+            if not hasattr(request, _SUCCEEDED):
                 child.tell_the_end(delivery.nonce)
 
     def in_turn(

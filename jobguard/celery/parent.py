@@ -230,7 +230,8 @@ class Parent:
         lease = self._written.lease
         if lease:
             before = self._words()
-            turns, claims = burial.turns_on(self._store, lease), self._claims_on(lease)
+            keys = self._keys_on(lease)
+            turns, claims = burial.turns_among(self._store, keys), self._claims_among(keys)
             after = self._words()
             claimed = {active.nonce for _, active in claims.values()} | set(turns.values())
             self._stop_bodies_without_claim(before, claimed, lease)
@@ -249,10 +250,12 @@ class Parent:
             self._directory.forget(pid)
         self._seen_dead = set(dead)
 
-    def _claims_on(self, lease: int) -> dict[bytes, tuple[int, Active]]:
+    def _keys_on(self, lease: int) -> tuple[bytes, ...]:
+        return self._store.client.time_to_live(lease, keys=True).keys
+
+    def _claims_among(self, keys: Iterable[bytes]) -> dict[bytes, tuple[int, Active]]:
         """By key: the token, and who claimed."""
         store = self._store
-        keys = store.client.time_to_live(lease, keys=True).keys
         found = (store.client.get(key) for key in keys if store.keys.parts(key)[0] == "active")
         return {kv.key: (kv.create_revision, decode(kv.value, Active)) for kv in found if kv}
 
@@ -361,7 +364,7 @@ class Parent:
         self._carry_unsent()  # first: an outcome the child left behind is no loss
         if state is not None and state.lease:
             burial.withdraw(self._store, state.lease, state.incarnation)
-            turns = burial.turns_on(self._store, state.lease)
+            turns = burial.turns_among(self._store, self._keys_on(state.lease))
             burial.give_up_turns(
                 self._store,
                 [key for key, nonce in turns.items() if nonce.removesuffix(BESIDE) == state.nonce],

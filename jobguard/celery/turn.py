@@ -71,14 +71,10 @@ class Turns:
         claim = getattr(request, CLAIM, None)
         nonce = secrets.token_hex(16) if claim is None else claim.nonce + BESIDE
         call = Call(self.child, asked, task, request, asked.name(args, kwargs), nonce, alone=claim is None)
-        ended = False
         try:
             return self._run(call, body)
-        except BaseException as error:
-            ended = self.child.is_ended_by(error)
-            raise
         finally:
-            if call.alone and not ended:
+            if call.alone:
                 self.child.tell_the_end(nonce)
 
     def _run(self, call: Call, body: Callable[[], Any]) -> Any:

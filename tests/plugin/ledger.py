@@ -35,7 +35,7 @@ from jobguard.records import Cursor, Done, Keys, Verdict, decode
 from tests.plugin.ledger_outbox import STEPS, Effect, all_effects, metadata
 from tests.plugin.ledger_plants import PLANTS
 from tests.ports import free_ports
-from tests.stores import Cluster, leader_of, make
+from tests.stores import Cluster, eventually, leader_of, make
 
 ROOT = Path(__file__).resolve().parents[2]
 JOBS = {"early": 1.0, "late": 1.0, "slow": 2.0, "often": 0.5}
@@ -378,7 +378,7 @@ class Ledger:
 
     def wait_for(self, count: int) -> None:
         """Until so many have ended: the cast is on stage."""
-        self._until(lambda: len(self._dones()) >= count, "the first occurrences end")
+        eventually(lambda: len(self._dones()) >= count, CALM_S, "the end of the first occurrences")
 
     def wait_for_all(self, last: datetime, meanwhile: Callable[[], None]) -> None:
         """Until whatever was due by `last` is planned and has ended, or nothing ends any more."""
@@ -392,13 +392,6 @@ class Ledger:
                     left, deadline = waiting, time.monotonic() + CALM_S
             if time.monotonic() > deadline:
                 return  # the judgement names what is left
-            time.sleep(0.2)
-
-    def _until(self, true: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + CALM_S
-        while not true():
-            if time.monotonic() > deadline:
-                raise TimeoutError(what)
             time.sleep(0.2)
 
     def _dones(self) -> list[Done]:
