@@ -1,0 +1,42 @@
+"""The tests' own clock: it counts what we waited for, and not what the host kept from us."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from tests.stopwatch import Stopwatch
+
+STOPPED_S = 0.5
+CHILD = """
+import sys
+from tests.stopwatch import Stopwatch
+with Stopwatch() as watch:
+    print("started", flush=True)
+    sys.stdin.readline()
+    print(watch.seconds, flush=True)
+"""
+
+
+def test_a_sleep_is_counted() -> None:
+    with Stopwatch() as watch:
+        time.sleep(0.3)
+        assert 0.2 < watch.seconds < 0.5
+
+
+def test_a_pause_of_the_host_is_not() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stdout.readline() == "started\n"
+        started = time.monotonic()
+        os.kill(child.pid, signal.SIGSTOP)
+        time.sleep(STOPPED_S)
+        os.kill(child.pid, signal.SIGCONT)
+        child.stdin.write("\n")
+        child.stdin.flush()
+        seconds = float(child.stdout.readline())
+        assert seconds < time.monotonic() - started - STOPPED_S / 2
