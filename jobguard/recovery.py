@@ -121,6 +121,8 @@ def _unstarted(workers: Workers, verdict: Verdict, reason: str) -> Step:
         return AskWorkers()
     if workers is Workers.MIXED:
         return End(Verdict.UNCLAIMED, "no guarded worker claimed it; an unguarded one may have run it")
+    if workers is Workers.NONE:
+        return End(verdict, f"{reason}, as far as is known: none answers")
     return End(verdict, reason)
 
 

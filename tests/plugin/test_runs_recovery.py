@@ -83,6 +83,13 @@ def test_where_an_unguarded_worker_may_have_run_it_the_verdict_says_so() -> None
     assert ended.verdict is Verdict.UNCLAIMED
 
 
+def test_where_no_worker_answers_the_verdict_does_not_vouch_for_them() -> None:
+    """One without a guard may have run it, and have been too busy to answer."""
+    ended = needs(opened(published=1, published_at=DUE), 3603, workers=Workers.NONE)
+    text = "no worker started it before its deadline, as far as is known: none answers"
+    assert ended == End(Verdict.LATE, text)
+
+
 def test_one_that_could_never_be_published_is_late_without_asking_anybody() -> None:
     ended = needs(opened(), 3603)
     assert ended == End(Verdict.LATE, "it could not be published before its deadline")
@@ -128,9 +135,8 @@ def test_a_rerun_or_retry_that_nobody_starts_ends_too(facts: dict[str, Any], wha
     record, day = opened(published=3, published_at=after(80_000), **facts), 24 * 3600
     assert needs(record, day + 99, workers=Workers.GUARDED) == Publish(first=False)
     assert needs(record, day + 101) == AskWorkers()
-    for workers in (Workers.GUARDED, Workers.NONE):
-        ended = needs(record, day + 101, workers=workers)
-        assert ended == End(Verdict.LOST, f"no worker started {what} within a day")
+    ended = needs(record, day + 101, workers=Workers.GUARDED)
+    assert ended == End(Verdict.LOST, f"no worker started {what} within a day")
     ended = needs(record, day + 101, workers=Workers.MIXED)
     assert isinstance(ended, End)
     assert ended.verdict is Verdict.UNCLAIMED
