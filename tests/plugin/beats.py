@@ -13,7 +13,7 @@ import redis
 
 from jobguard.records import HEADER, Header, Occurrence, Open, decode, read_header
 from tests import rabbitmq
-from tests.plugin.bench import Bench, until
+from tests.plugin.bench import PATIENCE_S, Bench, until
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class BeatProcess:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(PATIENCE_S)
 
     def terminate(self) -> int:
         self.process.terminate()
-        return self.process.wait(10)
+        return self.process.wait(PATIENCE_S)
 
 
 @dataclass

@@ -38,7 +38,7 @@ from tests.stores import Node, eventually
 
 T = TypeVar("T")
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 # Broker and store know nothing of one another, so each of the four is in one of two worlds.
 WORLDS = pytest.mark.parametrize(
@@ -96,7 +96,7 @@ class Bench:
         self.keys = Keys(self.namespace)
         self.backend = self.backend or self.broker
         files = {} if self.store.tls is None else self.store.tls.settings
-        self.client = Client([self.store.url], timeout=5, **files)
+        self.client = Client([self.store.url], timeout=30, **files)
         self.journal_path = self.directory / "journal"
         self.journal_path.touch()
 

@@ -76,7 +76,7 @@ def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """Of both kinds of store, for tests of one leader's term."""
     with (
         running(request.param, tmp_path_factory.mktemp("store")) as cluster,
-        Client(cluster.endpoints) as client,
+        Client(cluster.endpoints, timeout=30) as client,
     ):
         yield client
 

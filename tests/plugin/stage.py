@@ -123,4 +123,4 @@ def finish(stage: Stage, claimed: Claimed) -> None:
 
 def operators(stage: Stage) -> Client:
     """The stage's namespace as the CLI sees it."""
-    return Client(stage.client.urls, namespace=stage.keys.namespace)
+    return Client(stage.client.urls, namespace=stage.keys.namespace, timeout=30)

@@ -9,16 +9,17 @@ from typing import Any
 
 import pytest
 
-from jobguard.celery.leadership import Leadership
+from jobguard.celery.leadership import IDLE_LIMIT_S, Leadership
 from jobguard.client import Client
 from jobguard.settings import Settings
 from jobguard.steps import Fence
-from tests.plugin.bench import Bench, until
+from tests.plugin.bench import PATIENCE_S, Bench, until
+from tests.stopwatch import Stopwatch
 
 
 @contextmanager
 def candidate(bench: Bench) -> Iterator[Leadership]:
-    settings = Settings(endpoints=(bench.store.url,), namespace=bench.namespace, session_ttl=2, timeout=2)
+    settings = Settings(endpoints=(bench.store.url,), namespace=bench.namespace, session_ttl=15)
     leadership = Leadership(settings)
     try:
         yield leadership
@@ -31,6 +32,12 @@ def wait_for_lead(leadership: Leadership) -> Fence:
 
 
 def test_one_leads_and_the_other_follows_at_once_when_it_resigns(bench: Bench) -> None:
+    """Measured where others may be at work: the best of some tries. By itself the lease ends much later."""
+    assert any(handed_over_s(bench) < 1 for _ in range(6))
+
+
+def handed_over_s(bench: Bench) -> float:
+    """Seconds from the end of one's lead until the other leads."""
     with candidate(bench) as first:
         fence = wait_for_lead(first)
         kv = bench.client.get(fence.key)
@@ -40,11 +47,13 @@ def test_one_leads_and_the_other_follows_at_once_when_it_resigns(bench: Bench) -
             until(lambda: len(bench.client.prefix(bench.keys.prefix("elections")).kvs) == 2, "it stands by")
             assert second.fence() is None
             first.close()
-            closed = time.monotonic()
-            assert first.fence() is None
-            assert wait_for_lead(second).create_revision > fence.create_revision
-            assert time.monotonic() - closed < 1
+            with Stopwatch() as watch:
+                assert first.fence() is None
+                following = wait_for_lead(second)
+                took = watch.seconds
+            assert following.create_revision > fence.create_revision
             first.close()
+    return took
 
 
 def test_a_lead_that_the_store_has_ended_is_won_again_under_a_new_fence(bench: Bench) -> None:
@@ -94,19 +103,48 @@ def test_a_leader_that_finishes_no_turn_goes_to_the_end_of_the_line(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its turns fail, or one of them hangs at the broker: it renews its lease all the same."""
-    monkeypatch.setattr("jobguard.celery.leadership.IDLE_LIMIT_S", 1.0)
+    clock = Standing()
+    monkeypatch.setattr("jobguard.celery.leadership.time", clock)
     with candidate(bench) as stuck:
         wait_for_lead(stuck)
         with candidate(bench) as other:
             until(lambda: len(bench.client.prefix(bench.keys.prefix("elections")).kvs) == 2, "it stands by")
-            fence = wait_for_lead(other)
+
+            def a_moment_later() -> Fence | None:
+                clock.move(IDLE_LIMIT_S / 10)
+                return other.fence()
+
+            fence = until(a_moment_later, "the other one leads")
             assert stuck.fence() is None
             assert "has not finished a turn for" in caplog.text
-            for _ in range(30):  # while it works it leads
+            for _ in range(3):  # while it works it leads
                 other.worked()
+                clock.move(IDLE_LIMIT_S / 2)
+                clock.wait_for_looks(2)
                 assert other.fence() == fence
-                time.sleep(0.05)
         assert wait_for_lead(stuck).create_revision > fence.create_revision
+
+
+class Standing:
+    """The module `time`, but its monotonic clock moves when the test says so, and counts the looks at it."""
+
+    def __init__(self) -> None:
+        self._now, self._looks = 0.0, 0
+
+    def monotonic(self) -> float:
+        self._looks += 1
+        return self._now
+
+    def move(self, seconds: float) -> None:
+        self._now += seconds
+
+    def wait_for_looks(self, count: int) -> None:
+        """The first may have been under way already."""
+        before = self._looks
+        until(lambda: self._looks >= before + count, "the campaign looks at the clock")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
 
 
 def test_a_bug_in_the_campaign_does_not_end_it(
@@ -130,9 +168,9 @@ def test_without_a_store_it_says_so_once_and_goes_on_trying(caplog: pytest.LogCa
     leadership = Leadership(Settings(endpoints=("http://127.0.0.1:9",), timeout=0.2))
     until(lambda: "cannot stand for election" in caplog.text or None, "it says so")
     assert leadership.fence() is None
-    started = time.monotonic()
-    leadership.close()
-    assert time.monotonic() - started < 1
+    with Stopwatch() as watch:
+        leadership.close()
+        assert watch.seconds < 1
 
 
 def test_the_socket_timeout_that_beat_sets_for_all_is_not_ours(bench: Bench) -> None:
@@ -148,7 +186,7 @@ def test_the_socket_timeout_that_beat_sets_for_all_is_not_ours(bench: Bench) -> 
             fence = wait_for_lead(leadership)
             assert watch.poll(0.5) is None
             client.put("quiet", "no more")
-            assert watch.poll(5.0) is not None
+            assert watch.poll(PATIENCE_S) is not None
             assert leadership.fence() == fence
     finally:
         socket.setdefaulttimeout(before)

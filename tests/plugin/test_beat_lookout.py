@@ -68,7 +68,7 @@ def test_it_is_said_once_and_its_end_too(
 ) -> None:
     caplog.set_level("INFO")
     leader = stage.term(*(job(f"j{number:02}", every_s=60) for number in range(13)))
-    settings = Settings(endpoints=tuple(hands.urls), namespace=hands.namespace)
+    settings = Settings(endpoints=tuple(hands.urls), namespace=hands.namespace, timeout=30)
     lookout = Lookout(settings, lambda: False)
     for _ in range(3):
         lookout.look()
@@ -89,7 +89,7 @@ def test_a_beat_that_does_not_lead_says_that_the_leader_does_not_work(
     stuck = Schedule(job="work", task="t", text="", fingerprint="every 60000000 us", since=since)
     keys = Keys(bench.namespace)
     bench.client.put(keys.schedule("work"), encode(stuck))
-    settings = Settings(endpoints=(bench.store.url,), namespace=bench.namespace, session_ttl=5)
+    settings = Settings(endpoints=(bench.store.url,), namespace=bench.namespace)
     idle = Leadership(settings)
     until(idle.fence, "somebody leads and does nothing")
     with Celery("beats", broker="memory://", set_as_current=False) as app:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -91,22 +92,30 @@ def test_a_project_with_one_of_each_kind_of_worker(bench: Bench) -> None:
             worker.wait_until_ready()
         until(lambda: len(bench.advertised()) == 2, "two guard")
         until(lambda: len(bench.client.prefix(bench.keys.prefix("elections")).kvs) == 2, "one stands by")
-        asked = subprocess.run(
-            [sys.executable, "-m", "celery", "-A", app, "jobguard", "doctor", "-o", "json"],
-            env=bench.environment(**environment),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-    assert asked.returncode == 1, asked.stdout + asked.stderr
-    found = {each["check"]: each for each in json.loads(asked.stdout)["findings"]}
+
+        def ask() -> dict[str, Any] | None:
+            """All findings; None while there are others: where the host stands still, some answer late."""
+            asked = subprocess.run(
+                [sys.executable, "-m", "celery", "-A", app, "jobguard", "doctor", "-o", "json"],
+                env=bench.environment(**environment),
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert asked.returncode == 1, asked.stdout + asked.stderr
+            print(asked.stdout)
+            found = {each["check"]: each for each in json.loads(asked.stdout)["findings"]}
+            by_status = {
+                status: {name for name, each in found.items() if each["status"] == status}
+                for status in ("fail", "warn")
+            }
+            return found if by_status == {"fail": {"workers"}, "warn": {"quorum", "pools"}} else None
+
+        found = until(ask, "one thing to mend and two to know")
     assert "w3@test answers and guards nothing" in found["workers"]["text"]
     assert "jobguard.install(app)" in found["workers"]["fix"]
-    assert found["pools"]["status"] == "warn"
     assert "w2@test (thread)" in found["pools"]["text"]
-    assert {name for name, each in found.items() if each["status"] == "fail"} == {"workers"}
-    assert {name for name, each in found.items() if each["status"] == "warn"} == {"quorum", "pools"}
     for name in ("endpoints", "versions", "clock", "beats", "install", "broker", "schedulers", "tasks"):
         assert found[name]["status"] == "pass", found[name]
 
@@ -133,13 +142,18 @@ def test_an_endpoint_that_is_away_and_nobody_who_leads(bench: Bench) -> None:
     assert (found["beats"].status, found["beats"].text) == ("fail", "no beat leads: nothing is planned")
 
 
+def clock_finding(client: Client, expected: str) -> Finding | None:
+    """None while it is another: a host that stands still before it reads the answer has an older one."""
+    (found,) = (each for each in of_store(client) if each.check == "clock")
+    return found if found.status == expected else None
+
+
 def test_a_clock_that_is_off(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     for ahead, expected in ((60.0, "fail"), (4.0, "warn"), (0.0, "pass")):
         clock = time.time
         with monkeypatch.context() as patched, Client([bench.store.url]) as client:
             patched.setattr("jobguard.client.time.time", lambda ahead=ahead, clock=clock: clock() + ahead)
-            (found,) = (each for each in of_store(client) if each.check == "clock")
-        assert found.status == expected, found
+            found = until(partial(clock_finding, client, expected), f"{ahead} s off: {expected}")
     assert diagnosis([found]).worst == "pass"
 
 
@@ -301,10 +315,14 @@ def test_a_job_whose_task_no_worker_knows(bench: Bench, app: Celery, monkeypatch
     with Client([bench.store.url], namespace=bench.namespace) as client:
         schedules.add(client, "nightly", made, actor=actor)
     app.conf.beat_schedule = {"digest": {"task": "digets", "schedule": 60.0}}
-    found = until(lambda: answer if "tasks" in (answer := find(app, bench)) else None, "the worker answers")
+
+    def ask() -> Found | None:
+        found = find(app, bench)
+        return found if "tasks" in found and said(found, "workers")[0] == "pass" else None
+
+    found = until(ask, "the worker answers")
     assert [each.text for each in found["tasks"]] == [
         "digest: no worker that answers knows task digets",
         "nightly: no worker that answers knows task nightyl",
     ]
-    assert said(found, "workers")[0] == "pass"
     assert "set differently on w1@test (celery.beat:PersistentScheduler)" in said(found, "schedulers")[1]

@@ -16,7 +16,7 @@ from tests.plugin.bench import Bench, until
 
 ANN = Actor(by="ann", via="test", reason="not to wait")
 APP = "tests.plugin.beat_app"
-TTL_S = 2
+TTL_S = 4
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ TWO = datetime(2026, 11, 24, 2, tzinfo=UTC)
 def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     with (
         running(request.param, tmp_path_factory.mktemp("store")) as cluster,
-        Client(cluster.endpoints) as client,
+        Client(cluster.endpoints, timeout=30) as client,
     ):
         yield client
 

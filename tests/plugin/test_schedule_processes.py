@@ -1,6 +1,5 @@
 """Schedules made while beats run: the leading one plans them, and so does the one that takes over."""
 
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -11,6 +10,7 @@ from jobguard.operate import Actor
 from jobguard.schedules import Definition
 from tests.plugin.beats import Beats, Message, beats
 from tests.plugin.bench import Bench, until
+from tests.stopwatch import Stopwatch
 
 ANN = Actor(by="ann", via="test", reason="asked for")
 
@@ -48,16 +48,17 @@ def test_it_is_planned_changed_and_removed_within_a_second(stage: Beats, hands: 
     until(lambda: leader.leads, "it leads")
     added, changed = [], []
     for number in range(6):
-        began, known = time.monotonic(), len(there(stage))
-        schedules.add(hands, "made", EVERY_QUARTER, actor=ANN)
-        message = made(stage, known)[-1]
-        added.append(time.monotonic() - began)
+        known = len(there(stage))
+        with Stopwatch() as watch:
+            schedules.add(hands, "made", EVERY_QUARTER, actor=ANN)
+            message = made(stage, known)[-1]
+            added.append(watch.seconds)
         assert (message.headers["task"], message.headers["argsrepr"]) == ("beats.made", "[1]")
-        began = time.monotonic()
         moved = Definition(task="beats.made", every_seconds=0.25, options={"queue": f"other {number}"})
-        schedules.change(hands, "made", moved, actor=ANN)
-        made(stage, queue=f"other {number}")
-        changed.append(time.monotonic() - began)
+        with Stopwatch() as watch:
+            schedules.change(hands, "made", moved, actor=ANN)
+            made(stage, queue=f"other {number}")
+            changed.append(watch.seconds)
         schedules.remove(hands, "made", actor=ANN)
         removed = datetime.now(UTC)
         until(lambda removed=removed: datetime.now(UTC) > removed + timedelta(seconds=1.5), "it is over")  # type: ignore[misc]
