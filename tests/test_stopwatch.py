@@ -25,6 +25,20 @@ def test_a_sleep_is_counted() -> None:
         assert 0.2 < watch.seconds < 0.5
 
 
+def test_what_another_thread_computes_is_counted() -> None:
+    """Though it keeps the interpreter from the stopwatch, here for longer at a time."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(0.1)
+    try:
+        with Stopwatch() as watch:
+            began = time.process_time()
+            while time.process_time() - began < 0.3:
+                pass
+            assert watch.seconds > 0.28
+    finally:
+        sys.setswitchinterval(usual)
+
+
 def test_a_pause_of_the_host_is_not() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
