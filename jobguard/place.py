@@ -38,7 +38,7 @@ from jobguard import wire
 from jobguard.client import Client, Known
 from jobguard.errors import Compacted, JobguardError, LeaseExpired, LeaseNotFound, Unavailable
 from jobguard.ops import compare_absent, compare_created, compare_none, delete_op, get_op, prefix_end, put_op
-from jobguard.session import Session, borrow, give_back
+from jobguard.session import Session, State, borrow, give_back
 from jobguard.watch import Watch
 from jobguard.wire import Compare, KeyValue, RequestOp, int64
 
@@ -219,14 +219,15 @@ class Place:
         """
         if not self._leaving.acquire(blocking=False):
             return True
+        held = self.session.state is not State.LOST
         try:
             answer = self._delete(timeout)
         except BaseException:
             self.session.discard()
             raise
         give_back(self.session)
-        # Sent twice and gone: the first sending did it.
-        return answer.response.succeeded or answer.repeated
+        # Sent twice and gone: the first sending did it, if it was ours when we began.
+        return answer.response.succeeded or (answer.repeated and held)
 
     def _delete(self, timeout: float | None) -> Known:
         return self.client.txn_known((self.guard,), (delete_op(self.key),), timeout=timeout)

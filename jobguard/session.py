@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from enum import Enum
 from threading import Event, Thread
+from threading import Lock as Mutex
 
 from jobguard.client import Client
 from jobguard.errors import JobguardError, LeaseExpired
@@ -114,11 +115,13 @@ class Session(SharedSession):
         self._next_renewal = sent + grant.ttl / 3
         self._spare_until = math.inf
         self._closed = False
+        self._seen_lost = False
         self._revoke_behind = False
         self._wake = Event()  # ends the pause of the renewing thread
         self._news = Event()  # ends the pause of the watching thread
         self._on_suspect: list[Callback] = []
         self._on_lost: list[Callback] = []
+        self._registering = Mutex()  # the callbacks, and whether somebody is there to call them, go together
         self._watcher: Thread | None = None
         native_thread(self._keep_alive, f"jobguard-lease-{grant.id:x}").start()
 
@@ -128,19 +131,29 @@ class Session(SharedSession):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def state(self) -> State:
+        """Lost is for good once anybody has seen it: a renewal confirmed a moment later is too late."""
+        state = super().state
+        if state is State.LOST:
+            self._seen_lost = True
+        return State.LOST if self._seen_lost else state
+
     def _own_deadline(self) -> float:
         """0 after the end, and in a forked child: the lease is the parent's."""
         return 0.0 if self._closed or self._pid != os.getpid() else self._deadline
 
     def on_suspect(self, callback: Callback) -> None:
         """Call, each time half a TTL has gone without a renewal, `callback` in a thread of its own."""
-        self._on_suspect.append(callback)
-        self._start_watching()
+        with self._registering:
+            self._on_suspect.append(callback)
+            self._start_watching()
 
     def on_lost(self, callback: Callback) -> None:
         """Call once, when the lease has ended other than by `close()`, `callback` in a thread of its own."""
-        self._on_lost.append(callback)
-        self._start_watching()
+        with self._registering:
+            self._on_lost.append(callback)
+            self._start_watching()
 
     def close(self, timeout: float | None = None) -> None:
         """End the lease, and with it every key on it. If the store does not answer within `timeout` seconds
@@ -210,10 +223,12 @@ class Session(SharedSession):
         if not ttl:
             self._lose("the store says it has ended")
             return False
-        if boottime() >= self._deadline:
-            self._lose("its renewal was confirmed too late")  # others have seen it lost, and lost is for good
+        in_time = boottime() < self._deadline
+        if in_time:
+            self._deadline = sent + ttl
+        if not in_time or self._seen_lost:  # seen between the two lines, perhaps: look after the change
+            self._lose("its renewal was confirmed too late")
             return False
-        self._deadline = sent + ttl
         self._next_renewal = sent + ttl / 3
         return True
 
@@ -244,9 +259,10 @@ class Session(SharedSession):
             self._news.wait(min(turning, 1.0))  # a wait does not count a suspend: look again soon
 
     def _tell(self, state: State) -> None:
-        callbacks = {State.SUSPECT: self._on_suspect, State.LOST: self._on_lost}.get(state, [])
-        if state is State.LOST:
-            self._on_lost = []
+        with self._registering:
+            callbacks = {State.SUSPECT: list(self._on_suspect), State.LOST: self._on_lost}.get(state, [])
+            if state is State.LOST:  # who registers from here on needs another watcher
+                self._on_lost, self._watcher = [], None
         for callback in callbacks:
             Thread(target=callback, name=f"jobguard-{state.value}", daemon=True).start()
 

@@ -30,6 +30,9 @@ from jobguard.tls import Certificates, explained, handshake, refused_us
 HEAD_BYTES_MAX = 64 * 1024
 """A head longer than this is not the gateway's."""
 
+_RECEIVE_BYTES = 64 * 1024
+_GLANCE_S = 0.001
+
 
 class NotConnected(Exception):
     """No connection, so nothing was sent."""
@@ -123,6 +126,7 @@ class Connection:
         self._has_certificate = certificates is not None and certificates.cert is not None
         self._buffer = bytearray()
         self._heard = False
+        self._late = False  # it has looked once after its deadline
         self.reusable = True
         try:
             with handshake() if endpoint.tls else nullcontext():
@@ -142,8 +146,11 @@ class Connection:
         return self._dialled.is_connected
 
     def exchange(self, request: bytes, deadline: float) -> Answer:
-        """Send a request and read its whole answer. Raises AnswerLost, or NotConnected after all."""
-        self.reusable = False
+        """Send a request and read its whole answer. Raises AnswerLost, or NotConnected after all.
+
+        An answer that had come by the deadline counts, though this process was not run in time to read it.
+        """
+        self.reusable = self._late = False
         try:
             head = self._ask(request, deadline)
             body = self._body(head, deadline)
@@ -154,7 +161,7 @@ class Connection:
 
     def open_stream(self, request: bytes, deadline: float) -> Answer | None:
         """Send a request whose answer has no end: None, and `chunk()` gives the rest; else the refusal."""
-        self.reusable = False
+        self.reusable = self._late = False
         try:
             head = self._ask(request, deadline)
             if head.status == 200 and head.chunked:
@@ -168,6 +175,7 @@ class Connection:
 
         A TimeoutError loses nothing: what has come of the chunk stays in the buffer. AnswerLost is final.
         """
+        self._late = False
         try:
             return self._chunk(deadline)
         except TimeoutError:
@@ -201,7 +209,10 @@ class Connection:
     # --- reading: everything below leaves the buffer whole when it raises TimeoutError ---
 
     def _ask(self, request: bytes, deadline: float) -> _Head:
-        self._socket.settimeout(_left(deadline))
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise NotConnected(f"{self._url}: no time was left to ask")
+        self._socket.settimeout(left)
         self._send(request)
         while (end := self._buffer.find(b"\r\n\r\n")) < 0:
             if len(self._buffer) > HEAD_BYTES_MAX:
@@ -265,8 +276,13 @@ class Connection:
         return taken
 
     def _receive(self, deadline: float) -> None:
-        self._socket.settimeout(_left(deadline))
-        data = self._socket.recv(65536)
+        left = deadline - time.monotonic()
+        if left <= 0 and self._late:
+            raise TimeoutError("timed out")
+        # What has come by now: once, or a peer that never ends would hold us.
+        self._late = left <= 0
+        self._socket.settimeout(max(left, _GLANCE_S))
+        data = self._socket.recv(_RECEIVE_BYTES)
         if not data:
             raise ConnectionResetError("the connection was closed before the answer was complete")
         self._heard = True
@@ -283,13 +299,6 @@ def _dialler(
     return urllib3.connection.HTTPSConnection(
         *where, timeout=timeout, socket_options=SOCKET_OPTIONS, ssl_context=context
     )
-
-
-def _left(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError("timed out")
-    return left
 
 
 def _read_head(head: bytes) -> _Head:

@@ -148,6 +148,8 @@ class Watch:
                 if time.monotonic() >= deadline:
                     return None
                 continue
+            if self._closed.is_set():  # close() found nothing to interrupt: we were connecting
+                break
             try:
                 if not served.lines and not self._read(served, min(deadline, self._heard + IDLE)):
                     self._leave(served, "the node ended the stream")
