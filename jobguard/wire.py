@@ -62,6 +62,11 @@ class Response(Message, frozen=True):
         """The store's revision when it answered; 0 where the API leaves it out."""
         return self.header.revision if isinstance(self.header, ResponseHeader) else 0
 
+    @property
+    def term(self) -> int:
+        """The term of the node that answered; 0 where the API leaves it out."""
+        return self.header.raft_term if isinstance(self.header, ResponseHeader) else 0
+
 
 class KeyValue(Message, frozen=True):
     key: bytes = b""

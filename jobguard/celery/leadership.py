@@ -26,6 +26,8 @@ IDLE_LIMIT_S = STALLED_S
 _LOOK_S = 0.2
 _AGAIN_S = 0.5
 _RESIGN_S = 0.8
+_RESIGN_AGAIN_S = 0.02
+_LEAVE_S = 2.0
 
 
 class Leadership:
@@ -70,8 +72,11 @@ class Leadership:
         if self._closed.is_set():
             return
         self._closed.set()
+        until = time.monotonic() + _LEAVE_S
         self.deposed()
-        self._thread.join(_RESIGN_S)  # a candidate in the queue leaves it
+        while self._thread.is_alive() and time.monotonic() < until:
+            self._thread.join(_RESIGN_AGAIN_S)  # a candidate in the queue leaves it
+            self.deposed()  # one that was about to enter it has entered it now
 
     # --- the thread ---
 
@@ -86,6 +91,7 @@ class Leadership:
                 # Without this thread a beat would follow for ever, and nobody would know.
                 logger.exception("jobguard: the campaign failed and begins again")
             self._closed.wait(_AGAIN_S)
+        self.deposed()  # where it was won after all
 
     def _lead(self) -> None:
         """Until the lead is lost or given up."""

@@ -203,13 +203,21 @@ class Call:
     def _is_renewed(self, lease: int) -> bool:
         """Whether the worker of this lease lives. One that died leaves it to end, and its message to us, who
         must not drop it then. Waits for either."""
-        ends = math.inf  # within a second after it: the TTL is told in whole ones
-        while (left := int(self.child.client.time_to_live(lease).TTL)) >= 0:
-            if left and time.monotonic() + left > ends + 1:
+        ends, term = math.inf, -1  # within a second after it: the TTL is told in whole ones
+        while True:
+            asked = time.monotonic()
+            answer = self.child.client.time_to_live(lease)
+            left = int(answer.TTL)
+            if left < 0:
+                return False
+            if answer.term != term:  # a new leader of the store begins every TTL anew
+                ends, term = math.inf, answer.term
+            # It was read at some moment between `asked` and now. The earliest end that this allows must be
+            # later than the latest that was told before: else a pause of ours would pass for a renewal.
+            if left and asked + left > ends + 1:
                 return True
             ends = min(ends, time.monotonic() + left)
             time.sleep(_PAUSE_MAX_S)
-        return False
 
     # --- told no ---
 
@@ -247,13 +255,14 @@ class Call:
     def leave(self, key: bytes, token: int, under: Deadline) -> bool:
         """Give the place up; whether it was ours till now. A store that does not answer is no reason to wait:
         while the lease lives nobody else has the key, and the parent takes it away."""
-        step = turns.leave(key, token)
+        step, lived = turns.leave(key, token), self.lives(under)
         try:
             known = self.child.client.txn_known(step.compare, step.success, timeout=_LEAVE_S)
         except (Unavailable, OutcomeUnknown, ServerError):
             self.child.leave(self.nonce, step)
-            return self.lives(under)
-        return known.response.succeeded or known.repeated  # sent twice and gone: the first sending did it
+            return lived
+        # Sent twice and gone: the first sending did it, if it was ours when we began.
+        return known.response.succeeded or (known.repeated and lived)
 
     def leave_behind(self, key: bytes) -> None:
         """The same, by the parent alone."""
