@@ -1,15 +1,24 @@
-"""Ports nobody else on this machine is using."""
+"""Ports nobody else on this machine is using, nor will while a node is not listening on its own."""
 
+import random
 import socket
+from itertools import count
+
+# Below those that the system gives out by itself: one that is drawn here, or whose node is down for a while,
+# goes to no connection and to no server that asks for any port.
+_FIRST, _SPAN = 12_000, 20_000
+_drawn = count(random.SystemRandom().randrange(_SPAN))
 
 
-def free_ports(count: int) -> list[int]:
-    """`count` different free TCP ports on loopback, held together while they are drawn."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+def free_ports(number: int) -> list[int]:
+    """`number` different free TCP ports on loopback."""
+    ports: list[int] = []
+    while len(ports) < number:
+        port = _FIRST + next(_drawn) % _SPAN
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        ports.append(port)
+    return ports

@@ -34,7 +34,7 @@ BIN = Path(sys.executable).parent
 T = TypeVar("T")
 
 
-def eventually(condition: Callable[[], T], within: float = 10.0, what: str = "the condition") -> T:
+def eventually(condition: Callable[[], T], within: float = 30.0, what: str = "the condition") -> T:
     """Ask until the answer is truthy; fails when it still is not after `within` seconds."""
     deadline = time.monotonic() + within
     while not (answer := condition()):
@@ -65,7 +65,7 @@ class Node:
         if self.process is not None:
             self.process.send_signal(signal_number)
             self.process.send_signal(signal.SIGCONT)
-            self.process.wait(timeout=20)
+            self.process.wait(timeout=60)
             self.process = None
 
     def pause(self) -> None:
@@ -81,7 +81,7 @@ class Node:
         """Does it answer a linearizable read?"""
         assert self.process is None or self.process.poll() is None, f"{self.name} ended:\n{self.tail()}"
         try:
-            with urllib.request.urlopen(f"{self.url}/health", timeout=1, context=self.context) as answer:
+            with urllib.request.urlopen(f"{self.url}/health", timeout=5, context=self.context) as answer:
                 return bool(json.load(answer)["health"] == "true")
         except OSError:
             return False
@@ -94,7 +94,7 @@ class Node:
         status = self.status()
         return bool(status.get("leader") == status["header"]["member_id"])
 
-    def wait_until_ready(self, within: float = 20.0) -> None:
+    def wait_until_ready(self, within: float = 60.0) -> None:
         eventually(self.healthy, within, f"health of {self.name}")
 
     def gateway(self) -> Gateway:
@@ -122,7 +122,7 @@ class Cluster:
     def endpoints(self) -> list[str]:
         return [node.url for node in self.nodes]
 
-    def wait_healthy(self, within: float = 20.0) -> None:
+    def wait_healthy(self, within: float = 60.0) -> None:
         for node in self.nodes:
             if node.process is not None:
                 node.wait_until_ready(within)
