@@ -152,9 +152,10 @@ class Endpoints:
         """POST to one node after the other until one says yes, or no for good, or time is up.
 
         `patience` bounds one attempt, so that a node that fell silent does not use up the deadline. An
-        attempt that must not be repeated gets all the time there is, once it is connected.
+        attempt that must not be repeated gets all the time there is, once it is connected. One that the
+        deadline cut short says less of what is wrong than those before it.
         """
-        trouble = "no time was left to ask"
+        told = ""
         for node in self.turns(deadline):
             patient = time.monotonic() + patience
             try:
@@ -179,7 +180,9 @@ class Endpoints:
                     node.failed()
                     raise OutcomeUnknown(f"{path}: {trouble}")
             node.failed()
-        raise Unavailable(f"{path}: {trouble}")
+            if not told or time.monotonic() < deadline:
+                told = trouble
+        raise Unavailable(f"{path}: {told or 'no time was left to ask'}")
 
     def turns(self, deadline: float) -> Iterator[Node]:
         """The node to try next, again and again until the deadline; waits while all are in back-off."""

@@ -3,13 +3,14 @@
 import socket
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from jobguard.client import Client, compare_absent, get_op, put_op
 from jobguard.errors import OutcomeUnknown, ServerError, Unavailable
-from jobguard.transport import Answer
+from jobguard.transport import Answer, NotConnected
 from jobguard.wire import ErrorBody, encode
 from tests.client.proxy import proxied
 from tests.ports import free_ports
@@ -196,6 +197,28 @@ def test_an_ambiguous_answer_to_a_write_stays_ambiguous_and_a_read_asks_again(an
     if answer.status != 200:
         Scripted(client, answer, DONE)
         client.get("k")
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda each: each.get("k"), lambda each: each.put("k", "v")], ids=["get", "put"]
+)
+def test_an_attempt_that_the_deadline_cut_short_does_not_hide_what_is_wrong(
+    ask: Callable[[Client], object],
+) -> None:
+    """As by chance, or on a host that stood still: "timed out" stood where the certificate was refused."""
+    client = Client("http://127.0.0.1:1", timeout=0.2)
+    (node,) = client.endpoints.nodes
+    troubles = iter(["asks for a certificate"])
+
+    def exchange(path: str, body: bytes, deadline: float, connect_by: float = 0) -> Answer:
+        if trouble := next(troubles, ""):
+            raise NotConnected(trouble)
+        time.sleep(0.2)
+        raise NotConnected("timed out")
+
+    node.exchange = exchange  # type: ignore[method-assign]
+    with pytest.raises(Unavailable, match="asks for a certificate"):
+        ask(client)
 
 
 def test_an_address_that_is_not_a_store_is_refused_in_a_sentence() -> None:
