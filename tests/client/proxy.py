@@ -25,12 +25,13 @@ class Proxy:
         self._thawed = threading.Event()
         self._thawed.set()
         self._sockets: list[socket.socket] = [self._listener]
-        self._closing = threading.Lock()
+        self._changing = threading.Lock()
         self._closed = False
         self._start(self._accept)
 
     def lose(self, answers: int) -> None:
-        self._lose = answers
+        with self._changing:
+            self._lose = answers
 
     def freeze(self) -> None:
         self._thawed.clear()
@@ -45,7 +46,7 @@ class Proxy:
 
     def close(self) -> None:
         self._thawed.set()
-        with self._closing:
+        with self._changing:
             self._closed = True
         for each in self._sockets:
             _break(each)
@@ -62,7 +63,7 @@ class Proxy:
                 return
             server = socket.create_connection(self._target, timeout=None)
             client.settimeout(None)  # whatever the process's default is
-            with self._closing:
+            with self._changing:
                 if self._closed:  # it came as the listener went
                     client.close()
                     server.close()
@@ -78,9 +79,10 @@ class Proxy:
                 self._thawed.wait()
                 if request.startswith(b"POST "):
                     self.seen.append(request.split(b" ")[1].decode())
-                    if self._lose:
-                        self._lose -= 1
-                        losing.set()
+                    with self._changing:
+                        if self._lose:
+                            self._lose -= 1
+                            losing.set()
                 server.sendall(request)
         except OSError:
             pass

@@ -76,8 +76,9 @@ def test_between_the_two_files_of_a_renewal_the_old_pair_is_in_use(
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 
 
-def test_a_fork_waits_for_the_handshakes_that_other_threads_are_in() -> None:
+def test_a_fork_waits_for_the_handshakes_that_other_threads_are_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """One child in two thousand hung for ever on a lock of OpenSSL's that nobody held any more."""
+    monkeypatch.setattr("jobguard.tls.FORK_PATIENCE_S", 30.0)
     begun, ended = threading.Event(), threading.Event()
 
     def shake_hands() -> None:
@@ -88,7 +89,7 @@ def test_a_fork_waits_for_the_handshakes_that_other_threads_are_in() -> None:
 
     thread = threading.Thread(target=shake_hands)
     thread.start()
-    assert begun.wait(5)
+    assert begun.wait(30)
 
     def work() -> None:
         assert ended.is_set()
@@ -106,11 +107,11 @@ def test_a_fork_waits_for_no_handshake_that_takes_long() -> None:
     def shake_hands() -> None:
         with handshake():
             begun.set()
-            over.wait(10)
+            over.wait(60)
 
     thread = threading.Thread(target=shake_hands)
     thread.start()
-    assert begun.wait(5)
+    assert begun.wait(30)
 
     def work() -> None:
         assert not over.is_set()

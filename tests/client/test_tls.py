@@ -14,7 +14,7 @@ from jobguard import membership, wire
 from jobguard.cli import main
 from jobguard.client import Client, shared
 from jobguard.endpoints import Node
-from jobguard.errors import JobguardError, Unavailable
+from jobguard.errors import JobguardError
 from jobguard.tls import Certificates
 from jobguard.transport import Connection, Endpoint, NotConnected
 from tests.certificates import Authority, Tls
@@ -95,7 +95,7 @@ def test_the_command_line_takes_files_and_the_environment(store: Cluster, tls: T
     assert CliRunner(env=tls.environment).invoke(main, asked).exit_code == 0
     bare = endpoints.removeprefix("https://")  # who shows a certificate does not mean plain text
     assert CliRunner(env=tls.environment).invoke(main, [*asked[:-1], bare]).exit_code == 0
-    refused = CliRunner(env={"JOBGUARD_TIMEOUT": "0.5"}).invoke(main, asked)
+    refused = CliRunner(env={"JOBGUARD_TIMEOUT": "2"}).invoke(main, asked)
     assert refused.exit_code == 6
     assert re.search("is not trusted: .*; set jobguard_cacert", refused.stderr)
 
@@ -116,9 +116,13 @@ def strangers(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 def refusal(url: str, **files: Path | str) -> str:
     """Of a write that was certainly not done: it may go to the next node."""
-    node = Node(Endpoint.parse(url), Certificates(**files))
+    return refused(url, Certificates(**files))
+
+
+def refused(url: str, certificates: Certificates | None) -> str:
+    node = Node(Endpoint.parse(url), certificates)
     with pytest.raises(NotConnected) as refused:
-        node.exchange("/v3/kv/put", b'{"key":"aw=="}', time.monotonic() + 10)
+        node.exchange("/v3/kv/put", b'{"key":"aw=="}', time.monotonic() + 30)
     return str(refused.value)
 
 
@@ -154,7 +158,7 @@ def test_a_client_whose_certificate_has_expired(store: Cluster, tls: Tls) -> Non
 
 def test_plain_text_gets_nowhere(store: Cluster) -> None:
     url = store.endpoints[0].replace("https", "http")
-    with Client(url, timeout=0.3) as client, pytest.raises(JobguardError, match="was closed before"):
+    with Client(url) as client, pytest.raises(JobguardError, match="was closed before"):
         client.put("plain", "text")
 
 
@@ -170,13 +174,11 @@ def test_a_renewed_certificate_is_used_from_the_next_connection_on(
         mine.replace_by(strangers.issue("second"))
         client.put("k", "2")
         client.close()  # a connection that has begun goes on; this was the only one
-        impatient = client.at(store.endpoints, timeout=1)
-        with pytest.raises(Unavailable, match="refused our certificate"):
-            impatient.get("k")
+        in_use = client.endpoints.certificates
+        assert "refused our certificate" in refused(store.endpoints[0], in_use)
         renewed = tls.authority.issue("third")
         os.replace(renewed.cert, mine.cert)
-        with pytest.raises(Unavailable, match="refused our certificate"):
-            impatient.get("k")
+        assert "refused our certificate" in refused(store.endpoints[0], in_use)
         os.replace(renewed.key, mine.key)
         found = client.get("k")
         assert found is not None
@@ -194,9 +196,9 @@ def test_a_refusal_is_read_even_if_it_came_before_the_request(store: Cluster, tl
     endpoint = Endpoint.parse(store.endpoints[0])
 
     def ask() -> None:
-        connection = Connection(endpoint, 10, Certificates(cacert=tls.authority.cacert))
-        assert wait_for_read(connection._socket, 10)
-        connection.exchange(endpoint.request("/v3/kv/put", b"{}"), time.monotonic() + 10)
+        connection = Connection(endpoint, 30, Certificates(cacert=tls.authority.cacert))
+        assert wait_for_read(connection._socket, 30)
+        connection.exchange(endpoint.request("/v3/kv/put", b"{}"), time.monotonic() + 30)
 
     with pytest.raises(NotConnected, match="asks for a certificate"):  # etcd's comes in the handshake
         ask()

@@ -8,6 +8,7 @@ from jobguard.client import Client, compare_absent, get_op, put_op
 from jobguard.errors import OutcomeUnknown
 from jobguard.lock import holders
 from tests.client.proxy import Proxy, proxied
+from tests.stopwatch import Stopwatch
 from tests.stores import Cluster, eventually
 
 
@@ -20,7 +21,7 @@ def wire(store: Cluster):  # type: ignore[no-untyped-def]
 @pytest.fixture
 def far(wire: Proxy, namespace: str):  # type: ignore[no-untyped-def]
     """A client behind the wire."""
-    with Client([wire.url], namespace=namespace, timeout=3) as client:
+    with Client([wire.url], namespace=namespace, timeout=30) as client:
         yield client
 
 
@@ -55,15 +56,17 @@ def test_a_transaction_is_sent_again_until_known_and_done_once(
 def test_what_stays_unknown_is_said_at_the_deadline(far: Client, wire: Proxy) -> None:
     wire.lose(1000)
     started = time.monotonic()
-    with pytest.raises(OutcomeUnknown):
-        far.txn_until_known([compare_absent("x")], [put_op(far.key("x"), "1")], timeout=0.5)
-    assert 0.5 <= time.monotonic() - started < 1
+    with Stopwatch() as watch:
+        with pytest.raises(OutcomeUnknown):
+            far.txn_until_known([compare_absent("x")], [put_op(far.key("x"), "1")], timeout=0.5)
+        assert watch.seconds < 1
+    assert time.monotonic() - started >= 0.5
     assert len(wire.seen) < 12  # a node in trouble is asked at growing intervals, not as fast as we can
 
 
 def test_a_refusal_of_the_second_sending_does_not_speak_for_the_first(far: Client, wire: Proxy) -> None:
     """The first may have been done before the lease ended."""
-    lease = far.grant(5).id
+    lease = far.grant(60).id
     key = far.key("leased")
     real = far._call
 
@@ -83,10 +86,10 @@ def test_a_refusal_of_the_second_sending_does_not_speak_for_the_first(far: Clien
 
 def test_a_grant_whose_answer_is_lost_makes_one_lease(far: Client, wire: Proxy) -> None:
     wire.lose(1)
-    lease = far.grant(7)
+    lease = far.grant(70)
     assert wire.seen == ["/v3/lease/grant", "/v3/lease/grant", "/v3/lease/keepalive"]
-    assert lease.ttl == 7
-    assert far.time_to_live(lease.id).grantedTTL == 7
+    assert lease.ttl == 70
+    assert far.time_to_live(lease.id).grantedTTL == 70
 
 
 def test_a_lock_whose_answer_is_lost_is_held_once(far: Client, client: Client, wire: Proxy) -> None:
@@ -113,9 +116,9 @@ def test_trying_a_free_lock_whose_answer_is_lost_gets_it(far: Client, wire: Prox
 
 
 def test_a_lock_that_stays_unknown_leaves_nothing_behind(far: Client, client: Client, wire: Proxy) -> None:
-    far.timeout = 0.5
     with far.lock("l"):
         pass
+    far.timeout = 0.5
     wire.lose(1_000)
     with pytest.raises(OutcomeUnknown):
         far.lock("l").acquire()

@@ -1,7 +1,6 @@
 """Watches: every change once, in order, over whatever happens to nodes and connections."""
 
 import threading
-import time
 from itertools import islice
 
 import pytest
@@ -12,6 +11,7 @@ from jobguard.mirror import Mirror
 from jobguard.wire import Event
 from tests.client.proxy import proxied
 from tests.client.test_keys_and_transactions import compact
+from tests.stopwatch import Stopwatch
 from tests.stores import Cluster, eventually
 
 
@@ -50,7 +50,7 @@ def test_a_transaction_comes_as_one_batch(client: Client) -> None:
     key = client.key("k", "")
     with client.watch(key) as watch:
         done = client.txn((), [put_op(key + "a", "1"), put_op(key + "b", "2")])
-        batch = watch.poll(5)
+        batch = watch.poll(30)
         assert batch is not None
         assert (batch.revision, told(batch.events)) == (done.revision, [("PUT", b"1"), ("PUT", b"2")])
 
@@ -67,9 +67,9 @@ def test_closing_from_another_thread_ends_it_at_once(client: Client) -> None:
     thread.start()
     eventually(lambda: watch._open is not None)
     watch.close()
-    assert ended.wait(2)
+    assert ended.wait(30)  # and not at the end of its poll
     thread.join()
-    assert watch.poll(5) is None
+    assert watch.poll(30) is None
 
 
 def test_after_a_cut_it_goes_on_without_a_gap_or_a_repetition(store: Cluster, client: Client) -> None:
@@ -79,19 +79,19 @@ def test_after_a_cut_it_goes_on_without_a_gap_or_a_repetition(store: Cluster, cl
         for number in range(20):
             client.put(key, str(number))
             if number % 5 == 2:
-                seen += [value for _, value in told(watch.poll(5).events)]  # type: ignore[union-attr]
+                seen += [value for _, value in told(watch.poll(30).events)]  # type: ignore[union-attr]
                 wire.cut()
         while len(seen) < 20:
-            batch = watch.poll(5)
+            batch = watch.poll(30)
             assert batch is not None
             seen += [value for _, value in told(batch.events)]
         assert seen == [str(number).encode() for number in range(20)]
 
 
 def test_it_goes_on_after_a_restart_of_the_store(own_store: Cluster) -> None:
-    with Client(own_store.endpoints, timeout=10) as client, client.watch("k") as watch:
+    with Client(own_store.endpoints) as client, client.watch("k") as watch:
         client.put("k", "1")
-        assert watch.poll(5) is not None
+        assert watch.poll(30) is not None
         client.put("k", "2")  # not read before the node dies
         own_store.nodes[0].kill()
         own_store.nodes[0].start()
@@ -99,7 +99,7 @@ def test_it_goes_on_after_a_restart_of_the_store(own_store: Cluster) -> None:
         client.put("k", "3")
         seen: list[tuple[str, bytes]] = []
         while len(seen) < 2:
-            batch = watch.poll(10)
+            batch = watch.poll(30)
             assert batch is not None
             seen += told(batch.events)
         assert seen == [("PUT", b"2"), ("PUT", b"3")]
@@ -107,15 +107,15 @@ def test_it_goes_on_after_a_restart_of_the_store(own_store: Cluster) -> None:
 
 def test_it_moves_to_another_node_when_its_own_dies(three_nodes: Cluster) -> None:
     with Client(three_nodes.endpoints, timeout=10) as client, client.watch("moving") as watch:
-        client.put("moving", "1")
-        assert watch.poll(5) is not None
+        client.txn_until_known((), [put_op("moving", "1")])
+        assert watch.poll(30) is not None
         assert watch._open is not None
         url = watch._open.node.endpoint.url
         next(node for node in three_nodes.nodes if node.url == url).kill()
-        client.txn_until_known((), [put_op("moving", "2")])
+        client.txn_until_known((), [put_op("moving", "2")], timeout=30)
         seen: list[tuple[str, bytes]] = []
         while ("PUT", b"2") not in seen:
-            batch = watch.poll(10)
+            batch = watch.poll(30)
             assert batch is not None
             seen += told(batch.events)
 
@@ -133,10 +133,10 @@ def test_a_node_that_fell_silent_is_left(
         far.watch(key) as watch,
     ):
         client.put(key, "1")
-        assert watch.poll(5) is not None
+        assert watch.poll(30) is not None
         silent.freeze()
         client.put(key, "2")
-        batch = watch.poll(5)
+        batch = watch.poll(30)
         assert batch is not None
         assert told(batch.events) == [("PUT", b"2")]
         silent.thaw()
@@ -146,14 +146,19 @@ def test_a_quiet_prefix_is_asked_about_and_kept(
     store: Cluster, monkeypatch: pytest.MonkeyPatch, namespace: str
 ) -> None:
     monkeypatch.setattr("jobguard.watch.IDLE", 0.1)
+    monkeypatch.setattr("jobguard.watch.PATIENCE", 30.0)
     with (
         proxied(store.endpoints[0]) as wire,
         Client([wire.url], namespace=namespace) as client,
         client.watch(client.key("k")) as watch,
     ):
-        assert watch.poll(0.35) is None
+
+        def asked() -> bool:
+            assert watch.poll(0.35) is None
+            return wire.seen.count("/v3/kv/range") >= 3  # one to begin, one for each silence
+
+        eventually(asked)
         assert wire.seen.count("/v3/watch") == 1
-        assert wire.seen.count("/v3/kv/range") >= 3  # one to begin, one for each silence
 
 
 def test_what_was_compacted_away_is_said(client: Client) -> None:
@@ -164,7 +169,7 @@ def test_what_was_compacted_away_is_said(client: Client) -> None:
     compact(client)
     with client.watch(key, start_revision=old) as watch:
         with pytest.raises(Compacted) as gone:
-            watch.poll(5)
+            watch.poll(30)
         assert gone.value.compact_revision > old
         assert watch.poll(1) is None
 
@@ -184,9 +189,9 @@ def test_a_mirror_follows_its_prefix(client: Client, other: Client) -> None:
     mirror = Mirror(client, below)
     assert {key: kv.value for key, kv in mirror.items()} == {(below + "a").encode(): b"1"}
     revision = other.put(below + "b", "2").revision
-    assert mirror.wait_for(revision, 5)
+    assert mirror.wait_for(revision, 30)
     assert mirror[(below + "b").encode()].value == b"2"
-    assert mirror.wait_for(other.delete(below + "a").revision, 5)
+    assert mirror.wait_for(other.delete(below + "a").revision, 30)
     assert list(mirror) == [(below + "b").encode()]
     mirror.close()
 
@@ -210,7 +215,7 @@ def test_a_mirror_never_shows_half_of_a_transaction(client: Client, other: Clien
     revision = 0
     for turn in range(50):
         revision = other.txn((), [put_op(left, str(turn)), put_op(right, str(turn))]).revision
-    assert mirror.wait_for(revision, 5)
+    assert mirror.wait_for(revision, 30)
     done.set()
     reader.join()
     assert torn == []
@@ -224,7 +229,7 @@ def test_a_mirror_catches_up_after_a_compaction_and_tells_the_difference(
     below = client.key("m", "")
     for name in "abc":
         client.put(below + name, "1")
-    with proxied(store.endpoints[0]) as wire, Client([wire.url], namespace=namespace, timeout=1) as far:
+    with proxied(store.endpoints[0]) as wire, Client([wire.url], namespace=namespace) as far:
         mirror = Mirror(far, below)
         changes: list[tuple[bytes, bytes | None]] = []
         mirror.on_change(lambda key, kv: changes.append((key[-1:], None if kv is None else kv.value)))
@@ -249,7 +254,7 @@ def test_a_callback_that_fails_stops_neither_the_mirror_nor_the_next_callback(
     mirror.on_change(lambda key, kv: 1 / 0)  # type: ignore[arg-type, return-value]
     mirror.on_change(lambda key, kv: told.set())
     client.put(client.key("m", "a"), "1")
-    assert told.wait(5)
+    assert told.wait(30)
     assert "division by zero" in caplog.text
     mirror.close()
 
@@ -257,7 +262,7 @@ def test_a_callback_that_fails_stops_neither_the_mirror_nor_the_next_callback(
 def test_a_closed_mirror_leaves_no_thread(client: Client) -> None:
     mirror = Mirror(client, client.key("m", ""))
     mirror.start()
-    started = time.monotonic()
-    mirror.close()
-    assert time.monotonic() - started < 2
+    with Stopwatch() as watch:
+        mirror.close()
+        assert watch.seconds < 2
     assert "jobguard-mirror" not in {thread.name for thread in threading.enumerate()}
