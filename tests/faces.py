@@ -23,7 +23,7 @@ def occurrence(job: str, seconds_ago: float = 0) -> Occurrence:
 @contextmanager
 def queue(client: Client, name: str, contenders: int = 1) -> Iterator[None]:
     """The lock `name` held by the first of several contenders, each on a lease of its own."""
-    leases = [client.grant(30).id for _ in range(contenders)]
+    leases = [client.grant(600).id for _ in range(contenders)]
     for number, lease in enumerate(leases):
         value = f'{{"host":"host-{number}","pid":{100 + number},"since":"2026-11-24T02:00:00.000Z"}}'
         client.put(client.key("locks", name, f"{lease:x}", f"nonce{number}"), value, lease)
@@ -91,4 +91,4 @@ def told_no(
         holder_pid=4242,
         holder_worker="celery@w1",
     )
-    put(client, keys.refusal("celery@w2", slot), told, client.grant(30).id)
+    put(client, keys.refusal("celery@w2", slot), told, client.grant(600).id)

@@ -28,7 +28,7 @@ def test_locks_as_a_table(client: Client, run: Run) -> None:
 def test_json_is_the_body_of_the_api(client: Client, run: Run) -> None:
     token = {"Authorization": "Bearer t"}
     api = create_app(client, token="t").test_client()
-    lease = client.grant(30).id
+    lease = client.grant(600).id
     value = '{"host":"beat-1","pid":7,"since":"2026-11-24T02:00:00Z"}'
     client.put(client.key("elections", "beat", f"{lease:x}", "x"), value, lease)
     client.put(client.key("config", "digest", "batch"), "500")
@@ -60,7 +60,7 @@ def test_runs_tell_why(client: Client, run: Run) -> None:
 
 
 def test_a_run_is_shown_with_its_attempts(client: Client, run: Run) -> None:
-    lease = client.grant(30).id
+    lease = client.grant(600).id
     which = run_of(client, "digest", lease=lease)
     told_no(client, which)
     shown = run("runs", "show", "digest", which.stamp).stdout.splitlines()
@@ -158,7 +158,7 @@ def test_config_watch_shows_each_change_until_it_is_stopped(client: Client) -> N
         last = json.loads(watching.stdout.readline())
         assert (last["key"], last["deleted"]) == ("a/b", True)
         watching.send_signal(signal.SIGINT)
-        assert watching.wait(10) == 0
+        assert watching.wait(60) == 0
     finally:
         watching.kill()
         watching.communicate()

@@ -74,7 +74,7 @@ def test_a_free_lock_is_exit_code_3(client: Client, run: Run) -> None:
 
 
 def test_a_run_may_be_run_again(client: Client, run: Run) -> None:
-    occurrence = run_of(client, "digest", lease=client.grant(30).id)
+    occurrence = run_of(client, "digest", lease=client.grant(600).id)
     assert release(run, only_lock(client), "--reason", "hangs", "--then", "rerun", "--yes").exit_code == 0
     assert client.get(Keys(client.namespace).done(occurrence)) is None
     (waiting,) = observe.runs(client).items

@@ -6,6 +6,7 @@ from flask.testing import FlaskClient
 from jobguard import Client
 from jobguard.records import Audit, decode
 from tests.faces import done, ended, occurrence, queue, run_of, told_no
+from tests.stores import eventually
 
 
 def test_a_lock_in_full(client: Client, api: FlaskClient) -> None:
@@ -19,11 +20,11 @@ def test_a_lock_in_full(client: Client, api: FlaskClient) -> None:
             "host": "host-0",
             "pid": 100,
             "since": "2026-11-24T02:00:00Z",
-            "ttl_seconds": 30,
+            "ttl_seconds": 600,
             "waiters": 1,
         }
         assert {name: lock[name] for name in wanted} == wanted
-        assert 0 < lock["seconds_left"] <= 30
+        assert 0 < lock["seconds_left"] <= 600
         assert lock["fencing_token"] == lock["revision"] > 0
         one = api.get(f"/api/v1/locks/{lock['id']}")
         assert one.headers["ETag"] == f'"{lock["revision"]}"'
@@ -48,12 +49,17 @@ def test_an_unchanged_list_costs_no_transfer(client: Client, api: FlaskClient) -
 
 def test_cluster_leaders_and_config(client: Client, api: FlaskClient) -> None:
     client.put(client.key("config", "digest", "batch"), "500")
-    lease = client.grant(30).id
+    lease = client.grant(600).id
     value = '{"host":"beat-1","pid":7,"since":"2026-11-24T02:00:00Z"}'
     client.put(client.key("elections", "beat", f"{lease:x}", "x"), value, lease)
-    cluster = api.get("/api/v1/cluster").json
-    (member,) = cluster["members"]
-    assert (cluster["health"], member["state"], cluster["leader"]) == ("well", "leader", member["name"])
+
+    def well() -> bool:
+        """Unless the node did not answer in a second."""
+        cluster = api.get("/api/v1/cluster").json
+        (member,) = cluster["members"]
+        return (cluster["health"], member["state"], cluster["leader"]) == ("well", "leader", member["name"])
+
+    eventually(well)
     (leader,) = api.get("/api/v1/leaders").json["items"]
     assert (leader["election"], leader["host"], leader["candidates"]) == ("beat", "beat-1", 1)
     (entry,) = api.get("/api/v1/config").json["items"]
@@ -61,7 +67,7 @@ def test_cluster_leaders_and_config(client: Client, api: FlaskClient) -> None:
 
 
 def test_a_refusal_says_who_was_told_no_and_who_holds_it(client: Client, api: FlaskClient) -> None:
-    told_no(client, run := run_of(client, "digest", lease=client.grant(30).id))
+    told_no(client, run := run_of(client, "digest", lease=client.grant(600).id))
     listed = api.get("/api/v1/refusals").json
     assert set(listed) == {"items", "next_cursor", "revision", "stale"}
     (refusal,) = listed["items"]
@@ -125,7 +131,8 @@ def test_configuration_is_set_only_by_who_saw_what_it_was(client: Client, api: F
     ]
 
 
-def test_the_doctor_looks_at_the_store(api: FlaskClient) -> None:
+def test_the_doctor_looks_at_the_store(api: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobguard.doctor._PATIENCE_S", 30.0)
     found = api.get("/api/v1/doctor").json
     checks = {each["check"]: each["status"] for each in found["findings"]}
     assert (found["worst"], checks["endpoints"], checks["beats"]) == ("fail", "pass", "fail")

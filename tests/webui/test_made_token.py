@@ -35,7 +35,7 @@ def tokens(**environment: str) -> list[str]:
         env=inherited | environment,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
     )
     return ran.stdout.split()
 
@@ -75,7 +75,7 @@ def test_two_gunicorn_workers_open_to_the_one_token_they_told(tmp_path: Path) ->
             stderr=output,
         )
     try:
-        eventually(lambda: log.read_text().count("Booting worker") == 2 and "jg_" in log.read_text())
+        eventually(lambda: log.read_text().count("Booting worker") == 2 and "jg_" in log.read_text(), 60)
         told = re.findall(r"jg_[\w-]+", log.read_text())
         assert len(told) == 1
 
@@ -95,4 +95,4 @@ def test_two_gunicorn_workers_open_to_the_one_token_they_told(tmp_path: Path) ->
         assert len(re.findall(r"jg_[\w-]+", log.read_text())) == 1
     finally:
         server.terminate()
-        server.wait(10)
+        server.wait(60)

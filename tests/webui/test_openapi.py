@@ -151,7 +151,7 @@ def test_its_examples_run(client: Client, app: Flask, tmp_path: Path) -> None:
             env={"PATH": os.environ["PATH"], "URL": url, "TOKEN": TOKEN},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
             check=False,
         )
         assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -149,7 +149,7 @@ class LoseWrites(Client):
 @pytest.mark.parametrize("then", ["end", "rerun"])
 def test_a_run_is_taken_from_its_holder(client: Client, api: FlaskClient, then: str) -> None:
     """The worker's lease stays, its claim is gone; the occurrence ends, or waits as attempt 2."""
-    lease, keys = client.grant(30).id, Keys(client.namespace)
+    lease, keys = client.grant(600).id, Keys(client.namespace)
     run = run_of(client, "digest", lease=lease)
     client.put(keys.worker("celery@w1"), "{}", lease)
     lock = only_lock(client)
@@ -177,7 +177,7 @@ def test_a_run_is_taken_from_its_holder(client: Client, api: FlaskClient, then: 
 
 def test_a_note_of_the_leader_meanwhile_does_not_stop_a_release(client: Client, api: FlaskClient) -> None:
     keys = Keys(client.namespace)
-    run = run_of(client, "digest", lease=client.grant(30).id)
+    run = run_of(client, "digest", lease=client.grant(600).id)
 
     class Noted(Client):
         noted = False
@@ -245,7 +245,7 @@ def test_a_page_that_is_out_of_date_cannot_free_the_next_holder(client: Client, 
 
 
 def test_the_form_of_a_run_asks_what_becomes_of_it(client: Client, pages: FlaskClient) -> None:
-    run_of(client, "digest", lease=client.grant(30).id)
+    run_of(client, "digest", lease=client.grant(600).id)
     lock = only_lock(client)
     assert "Run it again as attempt 2" in pages.get(f"/locks/{lock.id}").text
     assert pages.post(f"/locks/{lock.id}", data=form(lock), headers=OURS).status_code == 422
