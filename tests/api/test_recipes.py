@@ -1,12 +1,15 @@
 """The lock and election services where somebody waits: whose turn it is, and what is left of who leaves."""
 
+import asyncio
 import json
+import threading
 from typing import Any
 
 import pytest
 
 from tests.api.conftest import Inside
-from tests.gateway import Gateway, Stream, b64
+from tests.api.test_misbehaving import lanes
+from tests.gateway import PATIENCE_S, Gateway, Stream, b64
 from tests.messages import RANGE, REVOKE, range_
 from tests.stores import eventually
 
@@ -93,6 +96,29 @@ def test_who_waits_no_longer_leaves_no_key(path: str, gateway: Gateway, inside: 
     assert late.error == (504, 4, "context deadline exceeded")
     assert keys(gateway) == [b64("n/a")]
     waiting(inside, 0)
+
+
+@pytest.mark.parametrize("path", [LOCK, CAMPAIGN])
+def test_who_leaves_while_his_key_is_on_its_way_leaves_none(
+    path: str, gateway: Gateway, inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or all behind it would wait for nobody, for as long as its lease is renewed."""
+    propose = inside.node._replica.propose
+    go_on = threading.Event()
+
+    async def told_late(command: Any, caller: Any) -> Any:
+        proposed = asyncio.ensure_future(propose(command, caller))
+        await asyncio.to_thread(go_on.wait, PATIENCE_S)
+        return await proposed
+
+    gateway.ok(path, name(HOLDER))
+    with monkeypatch.context() as patched:
+        patched.setattr(inside.node._replica, "propose", told_late)
+        with gateway.stream(path, name(WAITER)):
+            eventually(lambda: len(keys(gateway)) == 2, what="his key")
+        eventually(lambda: len(lanes(inside)) == 1, what="the end of his connection")
+        go_on.set()
+        eventually(lambda: keys(gateway) == [b64("n/a")], what="the end of his key")
 
 
 def test_observers_see_each_value_and_each_leader(gateway: Gateway, inside: Inside) -> None:

@@ -23,8 +23,10 @@ from jobguard_store.errors import (
     InvalidRequest,
     LeaseNotFound,
     NoSpace,
+    OutcomeUnknown,
     PermissionDenied,
     RecipeRefused,
+    StoreError,
 )
 from jobguard_store.machine.commands import (
     Compare,
@@ -91,30 +93,52 @@ class Contender(NamedTuple):
         try:
             yield
         except asyncio.CancelledError:
-            await node.propose(Txn((self.unchanged(),), (DeleteRange(self.key),)))
+            await self.leave(node)
             raise
+
+    async def leave(self, node: "Node") -> None:
+        await node.propose(Txn((self.unchanged(),), (DeleteRange(self.key),)))
 
 
 async def contend(node: "Node", name: bytes, lease: int, value: bytes = b"") -> Contender:
-    """Take a place in the queue of `name`, or find the one that this lease has already."""
+    """Take a place in the queue of `name`, or find the one that this lease has already.
+
+    Who is cancelled while his key is on its way gives up the place it gets: else all behind it would wait for
+    nobody, for as long as its lease is renewed.
+    """
     with inner_errors():
         lease = lease or await session(node)
-        prefix = name + b"/"
-        key = prefix + b"%x" % (lease & (1 << 64) - 1)
-        owner = first(prefix)
-        answer = await node.propose(
-            Txn((unchanged(key, 0),), (Put(key, value, lease), owner), (Range(key), owner))
-        )
+        taking = asyncio.ensure_future(_take_place(node, name + b"/", lease, value))
+        try:
+            contender, _ = await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            with suppress(StoreError, OutcomeUnknown):
+                contender, is_new = await taking
+                if is_new:
+                    await contender.leave(node)
+            raise
+    return contender
+
+
+async def _take_place(node: "Node", prefix: bytes, lease: int, value: bytes) -> tuple[Contender, bool]:
+    """The place, and whether it is new."""
+    key = prefix + b"%x" % (lease & (1 << 64) - 1)
+    owner = first(prefix)
+    answer = await node.propose(
+        Txn((unchanged(key, 0),), (Put(key, value, lease), owner), (Range(key), owner))
+    )
     assert isinstance(answer.result, TxnResult)
     own, owners = answer.result.responses
     assert isinstance(owners, RangeResult)
     oldest: Record = owners.kvs[0]
+    is_new = isinstance(own, PutResult)
     if isinstance(own, PutResult):
         revision = own.revision
     else:
         assert isinstance(own, RangeResult)
         revision, value = own.kvs[0].create_revision, own.kvs[0].value
-    return Contender(prefix, key, lease, revision, answer.revision, value, oldest.create_revision == revision)
+    is_first = oldest.create_revision == revision
+    return Contender(prefix, key, lease, revision, answer.revision, value, is_first), is_new
 
 
 async def session(node: "Node") -> int:
