@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-PATIENCE_S = 15.0
+PATIENCE_S = 30.0
 
 
 def b64(data: bytes | str) -> str:

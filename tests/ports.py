@@ -1,24 +1,46 @@
-"""Ports nobody else on this machine is using, nor will while a node is not listening on its own."""
+"""Ports nobody else on this machine is using, or is about to.
 
-import random
+Whoever asks the kernel for any port may be given one that another test has drawn, whose server is still
+coming up, or was killed to be started again. So ours lie below those it gives away, and each process has a
+span of its own: the one whose first port it holds.
+"""
+
 import socket
-from itertools import count
+from collections.abc import Iterator
+from contextlib import suppress
 
-# Below those that the system gives out by itself: one that is drawn here, or whose node is down for a while,
-# goes to no connection and to no server that asks for any port.
-_FIRST, _SPAN = 12_000, 20_000
-_drawn = count(random.SystemRandom().randrange(_SPAN))
+_SPANS = range(11_000, 31_000, 200)
 
 
-def free_ports(number: int) -> list[int]:
-    """`number` different free TCP ports on loopback."""
-    ports: list[int] = []
-    while len(ports) < number:
-        port = _FIRST + next(_drawn) % _SPAN
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        ports.append(port)
-    return ports
+def free_ports(count: int) -> list[int]:
+    """`count` different free TCP ports on loopback; none comes again soon."""
+    return [next(_ports) for _ in range(count)]
+
+
+def _in_turn() -> Iterator[int]:
+    span = next(span for span in _SPANS if _taken(span))
+    while True:
+        for port in range(span + 1, span + _SPANS.step):
+            if _is_free(port):
+                yield port
+
+
+def _taken(port: int) -> bool:
+    """Whether it is ours now, until this process ends."""
+    holder = socket.socket()
+    with suppress(OSError):
+        holder.bind(("127.0.0.1", port))
+        holder.detach()
+        return True
+    holder.close()
+    return False
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe, suppress(OSError):
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
+
+
+_ports = _in_turn()

@@ -30,6 +30,9 @@ KINDS: tuple[Kind, ...] = ("jobguard", "etcd")
 # What our client promises to work with: real etcd 3.4, as Debian has it, too.
 CLIENTS_KINDS: tuple[Kind, ...] = (*KINDS, "etcd34")
 
+# For clusters whose elections are not the subject: a leader that the host lets stand for a second leads on.
+CALM = ("--election-timeout", "2000")
+
 BIN = Path(sys.executable).parent
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ import uvloop
 from jobguard_store.api.server import Server, bind, serve
 from jobguard_store.config import NodeConfig
 from jobguard_store.node import Node
-from tests.gateway import Gateway
+from tests.gateway import PATIENCE_S, Gateway
 from tests.ports import free_ports
 from tests.stores import eventually
 
@@ -41,7 +41,7 @@ class Inside:
         self.server: Server = self.run(serve(self.node, self.config, bind(self.config)))
         eventually(lambda: self.see(lambda: self.node.has_leader), what="a leader")
 
-    def run(self, work: Coroutine[Any, Any, T], within: float = 10.0) -> T:
+    def run(self, work: Coroutine[Any, Any, T], within: float = PATIENCE_S) -> T:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(within)
 
     def see(self, look: Callable[[], T]) -> T:
@@ -62,7 +62,7 @@ class Inside:
             self.run(self.node.stop())
         finally:
             self.loop.call_soon_threadsafe(self.loop.stop)
-            self._thread.join(10)
+            self._thread.join(PATIENCE_S)
             self.loop.close()
         assert self.surprises == []
 
