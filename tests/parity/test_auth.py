@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from tests.accounts import PASSWORD, ROOT_PASSWORD, disable, enable, raw, token
-from tests.gateway import Gateway, b64
+from tests.gateway import PATIENCE_S, Gateway, b64
 from tests.messages import DELETE, GRANT, PUT, RANGE, REVOKE, TXN, WATCH, create, put, put_op, range_, txn
 from tests.parity.conftest import FACTOR, SEED
 from tests.parity.replay import WHOLE_STORE
@@ -102,7 +102,7 @@ def test_of_several_tokens_the_same_counts(stores: tuple[Gateway, Gateway]) -> N
 def _status(gateway: Gateway, headers: list[tuple[str, str]]) -> int:
     """Of a range, asked for with headers that may be there twice."""
     address = urlsplit(gateway.url)
-    with closing(HTTPConnection(address.hostname or "", address.port, timeout=10)) as connection:
+    with closing(HTTPConnection(address.hostname or "", address.port, timeout=PATIENCE_S)) as connection:
         connection.putrequest("POST", RANGE)
         for header in headers:
             connection.putheader(*header)

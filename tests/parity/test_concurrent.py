@@ -20,9 +20,9 @@ from tests.gateway import Answer, Gateway
 from tests.parity.agreement import check
 from tests.parity.replay import Call, empty, replay, send, spoken
 from tests.parity.requests import BEFORE_THE_CROWD, crowd
-from tests.stores import etcd, nodes
+from tests.stores import CALM, etcd, nodes
 
-pytestmark = pytest.mark.timeout(600)  # so many requests, however long they take
+pytestmark = pytest.mark.timeout(1800)  # so many requests, however long they take
 
 MEMBERS_MAX = 5
 
@@ -98,7 +98,7 @@ def oracles() -> Iterator[list[Gateway]]:
 @pytest.fixture(scope="module", params=[1, 3])
 def ours(request: pytest.FixtureRequest) -> Iterator[list[Gateway]]:
     """As many connections, to one node or spread over three."""
-    with nodes(request.param) as stores, ExitStack() as stack:
+    with nodes(request.param, CALM) as stores, ExitStack() as stack:
         around = cycle(stores)
         yield [stack.enter_context(next(around).gateway()) for _ in range(MEMBERS_MAX)]
 

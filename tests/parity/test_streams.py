@@ -21,7 +21,7 @@ from tests.parity.agreement import check
 from tests.parity.replay import Call, absolute, empty, forgotten, relative, revisions, send, spoken
 from tests.parity.requests import BEFORE_THE_CROWD, LEASES, recipes, watch, weighted, writes
 
-pytestmark = pytest.mark.timeout(600)  # so many requests, however long they take
+pytestmark = pytest.mark.timeout(1800)  # so many requests, however long they take
 
 MARK = b64("~mark")
 MARKER = 1000  # the watcher of the mark, whose event says that all before it has been sent
