@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from tests.stores import CALM
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -20,6 +22,7 @@ class Plan:
     tasks_guarded: int = 1_000  # they take longer
     round_trips: int = 200
     session_ttl_s: int = 15  # of beats: the default
+    flags: tuple[str, ...] = ()  # of the stores
     fresh_stores: bool = True  # each family begins on empty nodes, and its rival is not there
 
 
@@ -39,6 +42,7 @@ QUICK = Plan(
     tasks=50,
     tasks_guarded=20,
     round_trips=5,
-    session_ttl_s=2,
+    session_ttl_s=5,
+    flags=CALM,
     fresh_stores=False,
 )

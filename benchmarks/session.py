@@ -20,10 +20,10 @@ from typing import IO
 
 from benchmarks.plan import Plan
 from benchmarks.results import Results, Row, Sample
-from tests.stores import KINDS, Cluster, Kind, Node, leader_of, running
+from tests.stores import KINDS, Cluster, Kind, Node, eventually, leader_of, running
 
 ROOT = Path(__file__).resolve().parent.parent
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 
 
 @dataclass
@@ -51,12 +51,12 @@ class Session:
         if self.plan.fresh_stores:
             os.sync()  # what others left unwritten is not this one's burden
             folder = self.new_folder()
-            with running(kind, folder, nodes) as cluster:
+            with running(kind, folder, nodes, self.plan.flags) as cluster:
                 yield cluster
             shutil.rmtree(folder)  # a million keys of three nodes, in each round
             return
         if (kind, nodes) not in self._kept:
-            started = running(kind, self.new_folder(), nodes)
+            started = running(kind, self.new_folder(), nodes, self.plan.flags)
             self._kept[kind, nodes] = self._stack.enter_context(started)
         yield self._kept[kind, nodes]
 
@@ -125,6 +125,7 @@ def output_of(command: Sequence[str], seconds: float | None = None) -> str:
     """What it printed; with `seconds` it is told to stop (SIGINT) after that time."""
     with child(command) as process:
         if seconds is not None:
+            eventually(lambda: catches(process, signal.SIGINT), PATIENCE_S, f"the begin of {command[0]}")
             with suppress(subprocess.TimeoutExpired):
                 process.wait(seconds)
             process.send_signal(signal.SIGINT)
@@ -132,6 +133,15 @@ def output_of(command: Sequence[str], seconds: float | None = None) -> str:
         if process.returncode:
             raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{output}")
     return output
+
+
+def catches(process: subprocess.Popen[str], number: signal.Signals) -> bool:
+    """Whether that signal is no longer the end of it; or the process is over."""
+    if process.poll() is not None:
+        return True
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    caught = next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt:"))
+    return bool(caught >> number - 1 & 1)
 
 
 def module(name: str, *arguments: object) -> list[str]:

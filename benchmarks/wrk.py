@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks.plan import Plan
 from benchmarks.results import Sample
-from benchmarks.session import output_of
+from benchmarks.session import PATIENCE_S, output_of
 from tests.stores import Node
 
 SCRIPT = Path(__file__).with_name("requests.lua")
@@ -19,13 +19,23 @@ def measure(plan: Plan, node: Node, kind: str, connections: int, count: int) -> 
 
 
 def wrk(url: str, kind: str, connections: int, count: int, seconds: float) -> Sample:
-    """An answer that is no success fails the benchmark."""
+    """For so long, or as much longer as it takes to be answered at all."""
+    while (sample := run(url, kind, connections, count, seconds)) is None:
+        seconds *= 2
+        if seconds > PATIENCE_S:
+            raise SystemExit(f"{url} does not answer")
+    return sample
+
+
+def run(url: str, kind: str, connections: int, count: int, seconds: float) -> Sample | None:
+    """An answer that is no success fails the benchmark. None if there was no answer: the host stood still."""
     most_s = math.ceil(seconds) + 1  # wrk counts whole seconds; it is stopped before
     command = [
         "wrk",
         "-t1",
         f"-c{connections}",
         f"-d{most_s}s",
+        f"--timeout={PATIENCE_S:.0f}s",
         "-s",
         str(SCRIPT),
         url,
@@ -36,9 +46,11 @@ def wrk(url: str, kind: str, connections: int, count: int, seconds: float) -> Sa
     return read(output_of(command, seconds))
 
 
-def read(output: str) -> Sample:
+def read(output: str) -> Sample | None:
     line = next(line for line in output.splitlines() if line.startswith("RESULT"))
     requests, duration_us, p50_us, p99_us, errors = (int(word) for word in line.split()[1:])
-    if errors or not requests:
+    if errors:
         raise SystemExit(f"{errors} of {requests} requests failed:\n{output}")
+    if not requests:
+        return None
     return {"rate": requests / duration_us * 1e6, "p50": p50_us / 1e3, "p99": p99_us / 1e3}

@@ -7,13 +7,17 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import pytest
 
 from benchmarks.__main__ import FAMILIES
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 100.0
+PATIENCE_S = 400.0
+
+pytestmark = pytest.mark.timeout(2 * PATIENCE_S + 60)  # dozens of processes, one after the other
 
 
 @contextmanager
@@ -35,7 +39,8 @@ def benchmark(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     finally:
         process.kill()
         for pid in marked(mark):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         process.communicate()
 
 
