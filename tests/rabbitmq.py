@@ -156,7 +156,7 @@ def _wait_until_it_answers(url: str, log: Path) -> None:
     deadline = time.monotonic() + _START_S
     while True:
         try:
-            with Connection(url, connect_timeout=1) as connection:
+            with Connection(url, connect_timeout=10) as connection:
                 connection.connect()
         except OSError as error:
             if time.monotonic() > deadline:

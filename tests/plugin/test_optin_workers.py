@@ -22,6 +22,7 @@ from tests.plugin.bench import Bench, WorkerProcess, until
 from tests.stores import etcd, nodes
 
 TTL = 3.0
+HASTY = {"TEST_TTL": f"{TTL:.0f}", "TEST_CLAIM_TIMEOUT": "3", "TEST_TIMEOUT": "2"}
 PATIENCE_S = 20
 
 _customers = itertools.count(1)
@@ -70,7 +71,7 @@ def fleet(
     with etcd() if kind == "etcd" else nodes() as (node,):
         bench = Bench(tmp_path_factory.mktemp("optin"), node, broker_url, namespace="opt in")
         try:
-            worker = bench.worker("-P", pool, "-c", "4", app="tests.plugin.optin_app", TEST_CLAIM_TIMEOUT="3")
+            worker = bench.worker("-P", pool, "-c", "4", app="tests.plugin.optin_app", **HASTY)
             with Celery("sender", broker=broker_url, backend=broker_url, set_as_current=False) as app:
                 yield Fleet(bench, worker, app, pool)
         finally:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +12,7 @@ from jobguard.operate import Actor
 from jobguard.records import Active, Occurrence
 from tests.plugin.beats import Beats, beats
 from tests.plugin.bench import Bench, until
+from tests.stopwatch import Stopwatch
 
 ANN = Actor(by="ann", via="test", reason="not to wait")
 APP = "tests.plugin.beat_app"
@@ -31,7 +31,7 @@ def guarded(stage: Beats) -> dict[str, Any]:
 
 def lead(stage: Beats) -> None:
     jobs = {"work": {"on_lost": {"rerun": 3}, "overlap": "allow"}}
-    beat = stage.start(TEST_SCHEDULE={"work": 3e7}, TEST_JOBS=jobs)
+    beat = stage.start(TEST_SCHEDULE={"work": 3e7}, TEST_JOBS=jobs, TEST_TTL="10")
     until(lambda: beat.leads, "it leads")
 
 
@@ -41,17 +41,18 @@ def away_s(stage: Beats, strike: Callable[[Active], None]) -> float:
     with Client([bench.store.url], namespace=bench.namespace) as client:
         occurrence: Occurrence = schedules.trigger(client, "work", actor=ANN)
     active = until(lambda: bench.active(occurrence), "attempt 1 runs")
-    began = time.monotonic()
-    strike(active)
-    until(
-        lambda: any(line["n"] == 2 and line["nominal"] == occurrence.stamp for line in bench.journal()), "2"
-    )
-    return time.monotonic() - began
+    with Stopwatch() as watch:
+        strike(active)
+        until(
+            lambda: any(line["n"] == 2 and line["nominal"] == occurrence.stamp for line in bench.journal()),
+            "attempt 2 runs",
+        )
+        return watch.seconds
 
 
 def test_of_a_killed_child_a_second(stage: Beats) -> None:
     """Measured where others may be at work: the best of some tries."""
-    stage.bench.worker("-c", "2", app=APP, **guarded(stage))
+    stage.bench.worker("-c", "2", app=APP, **guarded(stage), TEST_TTL="10")
     lead(stage)
 
     def kill(active: Active) -> None:
@@ -62,7 +63,7 @@ def test_of_a_killed_child_a_second(stage: Beats) -> None:
 
 def test_of_a_killed_host_its_lease_and_two_seconds(stage: Beats) -> None:
     for _ in range(2):
-        stage.bench.worker(app=APP, **guarded(stage))
+        stage.bench.worker(app=APP, **guarded(stage), TEST_TTL=str(TTL_S))
     lead(stage)
 
     def kill(active: Active) -> None:

@@ -1,14 +1,15 @@
 """Stopping a body from within its process: the right one, wherever it is, and no other."""
 
-import os
 import signal
 import time
 from collections.abc import Iterator
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 
 from jobguard.celery.abort import Armed, RunAborted, Stopper, without_soft_limit
+from tests.stopwatch import Stopwatch
 
 SIGNAL = signal.SIGUSR2
 
@@ -89,18 +90,25 @@ def test_it_takes_its_signal_back_from_a_library(stopper: Stopper) -> None:
 
 
 def test_a_blocking_call_is_interrupted(stopper: Stopper) -> None:
-    """From another thread, as the watchdog does it."""
-    from threading import Timer
-
-    armed = Armed("nonce")
+    """From another thread, and again until the body is gone, as the watchdog does it."""
+    armed, gone = Armed("nonce"), Event()
     stopper.arm(armed)
     armed.flag("the lease ended", 0.0)
-    timer = Timer(0.05, stopper.interrupt, (armed,))
-    started = time.monotonic()
-    timer.start()
-    with pytest.raises(RunAborted):
-        armed.call(lambda: time.sleep(30))
-    assert time.monotonic() - started < 5
+
+    def interrupt() -> None:
+        while not gone.wait(0.05):
+            stopper.interrupt(armed)
+
+    thread = Thread(target=interrupt)
+    with Stopwatch() as watch:
+        thread.start()
+        try:
+            with pytest.raises(RunAborted):
+                armed.call(lambda: time.sleep(30))
+        finally:
+            gone.set()
+            thread.join()
+    assert watch.seconds < 5
 
 
 def test_the_soft_limit_is_ignored_and_then_back() -> None:
@@ -110,8 +118,8 @@ def test_the_soft_limit_is_ignored_and_then_back() -> None:
     before = signal.signal(signal.SIGUSR1, limit)
     try:
         with without_soft_limit():
-            os.kill(os.getpid(), signal.SIGUSR1)
+            signal.raise_signal(signal.SIGUSR1)
         with pytest.raises(TimeoutError):
-            os.kill(os.getpid(), signal.SIGUSR1)
+            signal.raise_signal(signal.SIGUSR1)
     finally:
         signal.signal(signal.SIGUSR1, before)

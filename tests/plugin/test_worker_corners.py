@@ -15,13 +15,14 @@ from tests.stores import Node
 @WORLDS
 def test_a_child_killed_between_its_claim_and_the_answer_leaves_no_claim(bench: Bench, store: Node) -> None:
     """Whether the claim lands after all or not: nobody holds it, and the parent has taken its name away."""
-    bench.worker(TEST_TTL="6")
+    bench.worker(TEST_TTL="20")
     warm = bench.plan("warm", "run_once")
     bench.send(warm, "run_once")
     bench.verdict(warm)
     occurrence = bench.plan("between", "run_once")
     (path,) = bench.shared_files("child-*")
     pid = int(path.name.removeprefix("child-"))
+    until(lambda: not bench.word(pid).nonce, "the child is done with the first")
     store.pause()
     try:
         sent = bench.send(occurrence, "run_once")
@@ -44,14 +45,14 @@ def test_a_child_killed_between_its_claim_and_the_answer_leaves_no_claim(bench: 
 
 
 def test_a_lease_that_somebody_revoked_stops_the_body_and_another_takes_its_place(bench: Bench) -> None:
-    bench.worker(TEST_TTL="6")
+    bench.worker()
     occurrence = bench.plan("revoked lease", "cling")
     bench.send(occurrence, "cling", 1, str(bench.gate("never")))
     start = bench.started(occurrence)
     kv = bench.client.get(bench.keys.active(occurrence))
     assert kv
     bench.client.revoke(kv.lease)
-    until(lambda: not bench.running_guarded(start["pid"]), "the body stops", 6)
+    until(lambda: not bench.running_guarded(start["pid"]), "the body stops")
     until(lambda: bench.advertised().get("w1@test"), "the worker has a lease again")
     assert bench.events(occurrence) == ["started"]
     following = bench.plan("following", "run_once")
@@ -74,7 +75,7 @@ def test_a_child_whose_name_is_gone_takes_another_and_the_delivery_runs(bench: B
 
 
 def test_children_that_are_replaced_after_each_task_leave_nothing(bench: Bench) -> None:
-    bench.worker("-c", "2", "--max-tasks-per-child", "1")
+    bench.worker("-c", "2", "--max-tasks-per-child", "1", TEST_TTL="6")
     done = [bench.plan("replaced", "run_once", overlap="allow") for _ in range(6)]
     for occurrence in done:
         bench.send(occurrence, "run_once", overlap="allow")
@@ -108,7 +109,7 @@ def test_a_body_that_ends_its_process_is_lost_and_not_stuck(bench: Bench, how: s
     occurrence = bench.plan("leaving", "leave")
     bench.send(occurrence, "leave", 1, how)
     bench.started(occurrence)
-    until(lambda: bench.active(occurrence) is None, "the claim is freed", 6)
+    until(lambda: bench.active(occurrence) is None, "the claim is freed")
     attempt = bench.attempt(occurrence, 1)
     assert attempt
     assert attempt.outcome == "lost"

@@ -35,7 +35,7 @@ from tests.plugin.bench import Bench, until
 @pytest.fixture
 def parent(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Parent]:
     monkeypatch.setattr(deadline.tempfile, "tempdir", str(tmp_path))
-    settings = Settings(endpoints=(bench.store.url,), namespace=bench.namespace, session_ttl=3)
+    settings = Settings(endpoints=(bench.store.url,), namespace=bench.namespace, session_ttl=10)
     parent = Parent(settings, WorkerDirectory.make(), advertisement("w1@test", "prefork", 1))
     parent.start()
     until(lambda: parent._written.lease, "it has a lease")
@@ -56,7 +56,7 @@ def claim(bench: Bench, parent: Parent, child: ChildFile) -> Occurrence:
 
 @pytest.fixture
 def child(parent: Parent) -> Iterator[ChildFile]:
-    process = subprocess.Popen(["sleep", "60"])
+    process = subprocess.Popen(["sleep", "600"])
     try:
         yield ChildFile(parent._directory.path / f"child-{process.pid}", create=True)
     finally:
@@ -129,7 +129,7 @@ def test_a_childs_last_word_stays_until_it_is_buried(
     request = SimpleNamespace(worker_pid=pid, _context=SimpleNamespace(retries=0))
     header = Header(job="work", nominal="2026-11-24T02:00:00Z", n=1, ns="default")
     parent.child_ended(header, request, Ending.LOST, "killed")
-    assert failed.wait(10)
+    assert failed.wait(30)
     for _ in range(3):
         parent._compare_claims()
     until(lambda: freed == [word.incarnation], "its claim is freed by its name")
@@ -148,7 +148,7 @@ def test_two_threads_that_begin_at_once_are_one_worker_to_the_parent(
     both = threading.Barrier(2)
 
     def slow(*args: Any) -> Child:
-        both.wait(5)
+        both.wait(30)
         return Child(*args)
 
     monkeypatch.setattr(guard, "Child", slow)
@@ -235,7 +235,7 @@ def test_an_errand_with_a_bug_is_not_dropped(monkeypatch: pytest.MonkeyPatch, ca
     errands.add(errand)
     errands.start()
     try:
-        assert done.wait(5)
+        assert done.wait(30)
         assert "a bug" in caplog.text
     finally:
-        errands.stop(5)
+        errands.stop(30)

@@ -29,11 +29,13 @@ if os.environ["TEST_BROKER"].startswith("amqp"):
 app.conf.update(
     broker_connection_retry_on_startup=True,
     worker_prefetch_multiplier=1,
+    worker_proc_alive_timeout=60,  # a child that comes up slowly on a busy host is not replaced by another
     jobguard_namespace=os.environ["TEST_NAMESPACE"],
     jobguard_endpoints=[os.environ["TEST_STORE"]],
-    jobguard_session_ttl=float(os.environ.get("TEST_TTL", "3")),
-    jobguard_claim_timeout=float(os.environ.get("TEST_CLAIM_TIMEOUT", "10")),
-    jobguard_timeout=float(os.environ.get("TEST_TIMEOUT", "2")),
+    # Longer than a host stands still: where the end of a lease is the subject, the test sets a short one.
+    jobguard_session_ttl=float(os.environ.get("TEST_TTL", "10")),
+    jobguard_claim_timeout=float(os.environ.get("TEST_CLAIM_TIMEOUT", "30")),
+    jobguard_timeout=float(os.environ.get("TEST_TIMEOUT", "5")),
     task_track_started=bool(os.environ.get("TEST_TRACK_STARTED")),
     worker_soft_shutdown_timeout=float(os.environ.get("TEST_SOFT_SHUTDOWN", "0")),
     worker_pool_start_method=os.environ.get("TEST_START_METHOD", "fork"),
@@ -71,7 +73,9 @@ def hold(**_: Any) -> None:
     """A delivery is in its process, which has not claimed yet."""
     gate = os.environ.get("TEST_HOLD_AT")
     if gate is not None and not Path(gate).exists():
-        Path(f"{gate}.held").write_text(str(os.getpid()))
+        whole = Path(f"{gate}.{os.getpid()}")
+        whole.write_text(str(os.getpid()))
+        whole.rename(f"{gate}.held")
         wait_for(gate)
 
 
