@@ -24,7 +24,12 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
+from celery.exceptions import WorkerShutdown, WorkerTerminate
+
 RESEND_S = 0.25
+
+#: What gevent's pool raises in a body, by name.
+GREEN_LIMIT, GREEN_KILL = "Timeout", "GreenletExit"
 
 
 class RunAborted(BaseException):
@@ -85,6 +90,16 @@ class Stopper:
             if frame is armed.frame:
                 raise RunAborted(armed.flagged)
             frame = frame.f_back
+
+
+def is_celerys(error: BaseException) -> bool:
+    """Whether a pool without processes raised it in a body: a limit, a revoke, or the worker's end.
+
+    What the body itself raised must not leave it as it is: these pools take what would end a process for what
+    the body returned. Nobody who waits for it is told, and a solo worker falls over that.
+    """
+    what = type(error).__name__
+    return what in (GREEN_LIMIT, GREEN_KILL) or isinstance(error, (WorkerShutdown, WorkerTerminate))
 
 
 @contextmanager

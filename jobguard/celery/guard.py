@@ -28,14 +28,14 @@ import msgspec
 from celery import Celery, signals
 from celery.app.task import Context
 from celery.canvas import Signature
-from celery.exceptions import Ignore, Reject, Retry, WorkerShutdown, WorkerTerminate
+from celery.exceptions import Ignore, Reject, Retry
 from celery.states import RETRY
 from celery.utils.log import get_logger
 from celery.worker.state import revoked
 
 from jobguard import runs
 from jobguard.celery import current, results, unguarded
-from jobguard.celery.abort import Armed, RunAborted, without_soft_limit
+from jobguard.celery.abort import GREEN_KILL, GREEN_LIMIT, Armed, RunAborted, is_celerys, without_soft_limit
 from jobguard.celery.child import HOST, Child
 from jobguard.celery.claiming import Claim, Delivery, Recorded, Unguarded, claim
 from jobguard.celery.deadline import ChildState, Running, WorkerDirectory
@@ -51,7 +51,6 @@ from jobguard.steps import Moved, Written
 
 logger = get_logger(__name__)
 
-_GREEN_LIMIT, _GREEN_KILL = "Timeout", "GreenletExit"  # what gevent's pool raises in a body, by name
 _REPLACED = "_jobguard_replaced"
 _SUCCEEDED = "_jobguard_succeeded"
 
@@ -239,17 +238,14 @@ class _Execution:
         self._finish(Verdict.FAILED, error=error)
 
     def _ended(self, error: BaseException) -> None:
-        """In a thread or a greenlet, what would end a process ends the body alone.
-
-        Celery takes it for what the body returned, and a solo worker falls over that. So what the body itself
-        raised becomes an error; what Celery raised in it (a limit, a revoke, the worker's end) goes on.
-        """
+        """In a thread or a greenlet, what would end a process ends the body alone: what the body itself
+        raised becomes an error, and what Celery raised in it goes on."""
         what = type(error).__name__
-        if what == _GREEN_LIMIT:
+        if what == GREEN_LIMIT:
             self._finish(Verdict.FAILED, reason=f"hard time limit: {error}", error=error_text(error))
-        elif what == _GREEN_KILL and self.delivery.request.id in revoked:
+        elif what == GREEN_KILL and self.delivery.request.id in revoked:
             self._finish(Verdict.FAILED, reason="terminated by a revoke", error=error_text(error))
-        elif what == _GREEN_KILL or isinstance(error, (WorkerShutdown, WorkerTerminate)):
+        elif is_celerys(error):
             self._abandon(error_text(error))
         else:
             self._give_up(f"the body raised {error_text(error)}")

@@ -64,7 +64,7 @@ class Guarded:
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         header, exc = _header(self), _unwrapped(exc_info.exception)
         proceed = super().on_failure  # type: ignore[misc]
-        if not isinstance(exc, _CHILD_IS_GONE):
+        if return_ok or not isinstance(exc, _CHILD_IS_GONE):  # the body raised it: perhaps of another's child
             return proceed(exc_info, send_failed_event, return_ok)
         if header is None:
             if getattr(self.task, OPTION, None) is None:  # type: ignore[attr-defined]

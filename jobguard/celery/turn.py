@@ -29,7 +29,7 @@ from celery.utils.log import get_logger
 
 from jobguard import turns
 from jobguard.celery import current, results
-from jobguard.celery.abort import Armed, RunAborted, without_soft_limit
+from jobguard.celery.abort import Armed, RunAborted, is_celerys, without_soft_limit
 from jobguard.celery.child import HOST, Child
 from jobguard.celery.deadline import Running
 from jobguard.celery.line import Call, Taken
@@ -37,6 +37,7 @@ from jobguard.celery.optin import OptIn
 from jobguard.celery.watchdog import TAKEN
 from jobguard.client import Client
 from jobguard.errors import JobguardError, LeaseNotFound, LockLost, Skipped
+from jobguard.masking import error_text
 from jobguard.records import Completed
 from jobguard.session import boottime
 
@@ -138,8 +139,10 @@ class _Execution:
             with self._undisturbed():
                 call.leave(taken.key, taken.token, taken.under)
             raise
-        except BaseException:
+        except BaseException as error:
             call.leave_behind(taken.key)
+            if call.alone and call.child.file is None and not is_celerys(error):
+                raise LockLost(f"{call} was stopped: the body raised {error_text(error)}") from error
             raise
         else:
             with self._undisturbed():

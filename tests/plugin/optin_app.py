@@ -9,6 +9,7 @@ import os
 from typing import Any
 
 from celery import Task, shared_task
+from celery.exceptions import TimeLimitExceeded, WorkerLostError
 
 import jobguard
 from tests.plugin.worker_app import JOURNAL, app, plain, wait_for
@@ -16,6 +17,8 @@ from tests.plugin.worker_app import JOURNAL, app, plain, wait_for
 __all__ = ["app", "plain"]
 
 LOCK = {"lock": ["customer"]}
+
+ENDS = {each.__name__: each for each in (SystemExit, TimeLimitExceeded, WorkerLostError)}
 
 
 def note(event: str, **facts: Any) -> None:
@@ -165,3 +168,15 @@ def scheduled(customer: Any, gate: str | None = None) -> str:
         wait_for(gate)
     note("finished")
     return "result"
+
+
+@app.task(name="ending", jobguard=LOCK)
+def ending(customer: Any, how: str) -> None:
+    note("started")
+    raise ENDS[how]("as it must")
+
+
+@app.task(name="heard")
+def heard(how: str) -> None:
+    jobguard.current().check()
+    raise ENDS[how]("as it must")
