@@ -394,6 +394,7 @@ class Worker(Record, frozen=True, kw_only=True):
     version: str = ""
     pool: str = ""
     concurrency: int = 0
+    turns: bool = False  # whether a task with a `jobguard` option gets its turn there
 
 
 class ToldNo(Record, frozen=True, kw_only=True):

@@ -20,6 +20,7 @@ from celery import Celery
 from jobguard.celery.beat import Scheduler
 from jobguard.celery.entries import Job, jobs
 from jobguard.celery.guard import Guard
+from jobguard.celery.optin import OPTION
 from jobguard.celery.sweep import CannotGuard, sweep
 from jobguard.celery.transports import broker, messages
 from jobguard.celery.worker import Guarding
@@ -79,6 +80,8 @@ def of_app(app: Celery, client: Client) -> Iterator[Finding]:
     if broker_answers:
         yield from _workers(fleet, store_answers)
     yield from _pools(fleet)
+    if store_answers:
+        yield from turns(app, fleet)
     tasks = {name: job.task for name, job in planned.items()}
     tasks |= tasks_of_made(client) if store_answers else {}
     yield from _tasks(tasks, fleet)
@@ -223,11 +226,33 @@ def _pools(fleet: Fleet) -> Iterator[Finding]:
         )
 
 
+def turns(app: Celery, fleet: Fleet) -> Iterator[Finding]:
+    """Tasks that ask for their turn, on workers that know the tasks and not the option."""
+    asking = {name for name, task in app.tasks.items() if getattr(task, OPTION, None) is not None}
+    knowing = {node: asking & _named_tasks(tasks) for node, tasks in fleet.tasks.items()}
+    giving = {node for node, worker in fleet.guarding.items() if worker.turns}
+    without = {node: tasks for node, tasks in knowing.items() if tasks and node not in giving}
+    if without:
+        yield failed(
+            "turns",
+            f"{named(without)} would run {named(set().union(*without.values()))} without a turn: jobguard is "
+            f"not installed there, or older than the task option {OPTION}",
+            "upgrade jobguard there, and call jobguard.install(app), before you send such a task",
+        )
+    elif any(knowing.values()):
+        yield passed("turns", f"each worker that knows {named(asking)} gives it its turn")
+
+
+def _named_tasks(told: Iterable[str]) -> set[str]:
+    """Remote control tells some of a task's options behind its name."""
+    return {task.split(" ")[0] for task in told}
+
+
 def _tasks(wanted: Mapping[str, str], fleet: Fleet) -> Iterator[Finding]:
     """`wanted`: by job."""
     if not fleet.tasks or not wanted:
         return
-    known = {task.split(" ")[0] for tasks in fleet.tasks.values() for task in tasks}
+    known = {task for tasks in fleet.tasks.values() for task in _named_tasks(tasks)}
     unknown = {
         name: task
         for name, task in wanted.items()

@@ -401,4 +401,5 @@ def advertisement(hostname: str, pool: str, concurrency: int) -> Worker:
         version=version("jobguard"),
         pool=pool,
         concurrency=concurrency,
+        turns=True,
     )

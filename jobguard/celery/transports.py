@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from celery import Celery
 
+from jobguard.celery.optin import OPTION
 from jobguard.doctor import Finding, failed, named, passed, warned
 
 VISIBILITY_S = 3600.0  # kombu's default, for Redis; SQS has half an hour
@@ -92,18 +93,23 @@ def _redelivery(
 
 
 def _unguarded(app: Celery, transport: str, scheduled: set[str]) -> Iterator[Finding]:
-    """Tasks that nobody scheduled have no occurrence: what comes twice runs twice."""
+    """Tasks that nobody scheduled have no occurrence: what comes twice runs twice, unless it has a key."""
     after, setting = handed_out_again_after(app, transport)
     others = [
         task for name, task in app.tasks.items() if not name.startswith("celery.") and name not in scheduled
     ]
-    longer = {task.name for task in others if task.acks_late and (task.time_limit or after + 1) > after}
+    longer = {
+        task.name
+        for task in others
+        if task.acks_late and (task.time_limit or after + 1) > after and getattr(task, OPTION, None) is None
+    }
     if longer:
         yield warned(
             "unguarded",
             f"{named(longer)}: acks_late, not scheduled, and nothing ends a run before its message is handed "
             f"out again ({setting}, {after:.0f} s): it would run twice at once",
-            "give the task a time_limit below it; jobguard guards scheduled runs only",
+            f"give the task a time_limit below it, or the option {OPTION}; jobguard guards no others but "
+            "scheduled ones",
         )
     for_ever = {task.name for task in others if task.acks_late and task.reject_on_worker_lost}
     if for_ever:

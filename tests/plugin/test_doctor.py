@@ -18,12 +18,13 @@ from kombu import Queue
 
 import jobguard
 from jobguard import schedules
-from jobguard.celery.doctor import of_app
+from jobguard.celery.doctor import Fleet, of_app, turns
+from jobguard.celery.parent import advertisement
 from jobguard.celery.transports import handed_out_again_after
 from jobguard.cli import main
 from jobguard.client import Client
 from jobguard.doctor import Finding, diagnosis, of_store
-from jobguard.records import Done, Verdict, encode
+from jobguard.records import Done, Verdict, Worker, decode, encode
 from tests.plugin.beats import beats
 from tests.plugin.bench import Bench, until
 
@@ -244,6 +245,7 @@ def test_tasks_that_nothing_guards(bench: Bench, app: Celery) -> None:
     task(app, "importer", acks_late=True, reject_on_worker_lost=True)
     task(app, "short", acks_late=True, time_limit=60)
     task(app, "early")
+    task(app, "in turn", acks_late=True, jobguard={"lock": []})
     found = find(app, bench)["unguarded"]
     assert [each.text.partition(":")[0] for each in found] == ["importer", "importer"]
 
@@ -326,3 +328,24 @@ def test_a_job_whose_task_no_worker_knows(bench: Bench, app: Celery, monkeypatch
         "nightly: no worker that answers knows task nightyl",
     ]
     assert "set differently on w1@test (celery.beat:PersistentScheduler)" in said(found, "schedulers")[1]
+
+
+def test_workers_that_give_no_turns(app: Celery) -> None:
+    """They know the task, and run it with no key: they guard nothing, or are older than the option."""
+    task(app, "alone", jobguard={"lock": []})
+    now = advertisement("now@test", "prefork", 1)
+    older = {key: value for key, value in json.loads(encode(now)).items() if key != "turns"}
+    guarding = {"now@test": now, "older@test": decode(json.dumps(older).encode(), Worker)}
+    knows = ["alone [rate_limit=10/s]", "digest"]
+
+    def found(*nodes: str) -> list[tuple[str, str]]:
+        fleet = Fleet(
+            answered={}, tasks={"other@test": ["digest"]} | dict.fromkeys(nodes, knows), guarding=guarding
+        )
+        return [(each.status, each.text) for each in turns(app, fleet)]
+
+    assert found() == []
+    assert found("now@test") == [("pass", "each worker that knows alone gives it its turn")]
+    ((status, text),) = found("now@test", "older@test", "plain@test")
+    assert status == "fail"
+    assert text.startswith("older@test, plain@test would run alone without a turn")

@@ -40,6 +40,7 @@ def in_pools(*pools: str) -> pytest.MarkDecorator:
 def test_a_body_that_tells_of_another_ones_end_has_failed_and_no_more(fleet: Fleet) -> None:
     """It waited for a task whose process was killed, say. Its own is not ended for that."""
     bench = fleet.bench
+    assert all(worker.turns for worker in bench.advertised().values())  # as the doctor wants to see it
     for number, error in enumerate((TimeLimitExceeded, WorkerLostError)):
         with pytest.raises(error, match="as it must"):
             fleet.send("ending", number, error.__name__).get(PATIENCE_S)
