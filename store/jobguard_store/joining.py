@@ -44,7 +44,7 @@ async def join(config: NodeConfig) -> Identity:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + PATIENCE_S
     refusal = f"no member of the cluster answers at {', '.join(urls)}."
-    while loop.time() < deadline:
+    while True:
         if rosters := await _ask_all(urls, tls):
             roster = max(rosters, key=lambda roster: roster.index)
             configuration = Configuration.decode(roster.configuration)
@@ -55,9 +55,10 @@ async def join(config: NodeConfig) -> Identity:
                 return Identity(roster.cluster_id, member.id, config.name, ())
             refusal = f"{data_is_gone(member.id, name)}." if member is not None else _nobody_is(config)
             if member is not None and len(rosters) == len(urls):
-                break  # one who is silent may know better; but all have spoken
+                raise StartupError(refusal)  # one who is silent may know better; but all have spoken
+        if loop.time() >= deadline:
+            raise StartupError(refusal)
         await asyncio.sleep(ASK_AGAIN_S)
-    raise StartupError(refusal)
 
 
 async def removed(config: NodeConfig, identity: Identity) -> bool:

@@ -9,7 +9,7 @@ A waiter's life:  queued ─▶ sent in term t ─▶ applied                   
                     │  ▲       │    ├───────▶ an entry of a term > t applied  LeaderChanged: it never will be
                     │  └refused┘    ├───────▶ time-out                        RequestTimedOut: it may yet be
                     │               └───────▶ a state came, not the entries   RequestTimedOut: or it has been
-                    └─▶ no leader for too long                              NoLeader: it never was
+                    └─▶ no leader for too long, or none that takes it       NoLeader: it never was
 
 Why the second answer is definite. A command sent to term t is appended by the leader of t, as an entry of
 term t, or not at all (Forward carries t, and other leaders refuse it). Terms never fall along a log, and what
@@ -144,12 +144,14 @@ class Proposals:
         for waiter in [waiter for waiter in self._waiting.values() if waiter.term != QUEUED]:
             self._fail(waiter, RequestTimedOut())
 
-    def tick(self, now: float) -> None:
-        """Queue the refused again; give up on those that waited too long."""
+    def tick(self, now: float, *, has_leader: bool) -> None:
+        """Queue the refused again; give up on those that waited too long.
+
+        Not with a leader at hand: after a pause of ours the queue's turn is still to come.
+        """
         self.try_again()
         self._forget_the_gone()
-        if self._queued and now - self._queued[0].since >= self._leader_wait_s:
-            self._give_up_queued(now)
+        self._give_up_queued(now, self._timeout_s if has_leader else self._leader_wait_s)
         while self._by_age and self._is_over(self._by_age[0], now):
             waiter = self._by_age.popleft()
             if waiter.sequence in self._waiting:
@@ -169,10 +171,10 @@ class Proposals:
     def _is_over(self, waiter: Waiter, now: float) -> bool:
         return waiter.sequence not in self._waiting or now - waiter.since >= self._timeout_s
 
-    def _give_up_queued(self, now: float) -> None:
+    def _give_up_queued(self, now: float, wait_s: float) -> None:
         kept = []
         for waiter in self._queued:
-            if now - waiter.since >= self._leader_wait_s:
+            if now - waiter.since >= wait_s:
                 self._fail(waiter, NoLeader())
             else:
                 kept.append(waiter)

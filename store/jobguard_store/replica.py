@@ -632,7 +632,7 @@ class Replica:
         self._ticked_at = now
         try:
             self.raft.tick()
-            self._proposals.tick(now)
+            self._proposals.tick(now, has_leader=has_leader)
             self._reads.tick(now, has_leader=has_leader, leading=self.raft.role is Role.LEADER)
             self._questions.tick(now, has_leader=has_leader)
             self._trim_log()

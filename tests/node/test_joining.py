@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from jobguard_store import joining
 from jobguard_store.config import NodeConfig
 from jobguard_store.errors import StartupError, TooOld
 from jobguard_store.joining import join
@@ -61,6 +62,12 @@ OLD, BEHIND, AHEAD = knows(5, id=1, name="new"), knows(8, id=2), knows(12, id=3,
 @pytest.mark.parametrize("rosters", [[OLD, AHEAD], [AHEAD, OLD], [BEHIND, AHEAD], [OLD, BEHIND, AHEAD]])
 def test_one_that_lags_still_names_who_was_replaced(rosters: list[Roster], tmp_path: Path) -> None:
     assert asyncio.run(told_by(rosters, tmp_path)) == 3
+
+
+def test_all_are_asked_however_late_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host may have stood still for all the time that the newcomer is given."""
+    monkeypatch.setattr(joining, "PATIENCE_S", 0.0)
+    assert asyncio.run(told_by([AHEAD], tmp_path)) == 3
 
 
 def test_one_that_ran_before_is_refused_at_once_if_all_have_answered(tmp_path: Path) -> None:

@@ -91,9 +91,9 @@ def test_sent_and_unanswered_is_unknown_for_as_long_as_it_may_happen() -> None:
     def test(proposals: Proposals) -> None:
         future = submit(proposals, now=10.0)
         send(proposals, 5)
-        proposals.tick(16.9)
+        proposals.tick(16.9, has_leader=False)
         assert not future.done()
-        proposals.tick(17.0)
+        proposals.tick(17.0, has_leader=False)
         assert isinstance(future.exception(), RequestTimedOut)
 
     story(test)
@@ -102,10 +102,24 @@ def test_sent_and_unanswered_is_unknown_for_as_long_as_it_may_happen() -> None:
 def test_never_sent_is_no_leader_and_gives_up_sooner() -> None:
     def test(proposals: Proposals) -> None:
         future = submit(proposals, now=10.0)
-        proposals.tick(12.9)
+        proposals.tick(12.9, has_leader=False)
         assert not future.done()
-        proposals.tick(13.0)
+        proposals.tick(13.0, has_leader=False)
         assert isinstance(future.exception(), NoLeader)
+        assert send(proposals, 5) == []
+
+    story(test)
+
+
+def test_with_a_leader_at_hand_the_queue_is_not_given_up_before_the_whole_time_out() -> None:
+    """After a pause of ours the tick comes first, and then the turn in which the leader is handed it."""
+
+    def test(proposals: Proposals) -> None:
+        future = submit(proposals, now=10.0)
+        proposals.tick(16.9, has_leader=True)
+        assert not future.done()
+        proposals.tick(17.0, has_leader=True)
+        assert isinstance(future.exception(), NoLeader), "nobody took it, so it certainly was not done"
         assert send(proposals, 5) == []
 
     story(test)
@@ -121,9 +135,9 @@ def test_refused_before_append_goes_to_the_next_leader_once_more() -> None:
         proposals.term_began(6)
         assert not future.done()
         assert send(proposals, 6) == [], "not before the next tick"
-        proposals.tick(1.0)
+        proposals.tick(1.0, has_leader=False)
         assert send(proposals, 6) == [data]
-        proposals.tick(1.1)
+        proposals.tick(1.1, has_leader=False)
         assert send(proposals, 6) == []
 
     story(test)
@@ -171,7 +185,7 @@ def test_an_asker_that_went_away_is_nobody_to_answer() -> None:
         origin, _ = decode(send(proposals, 5)[0])
         future.cancel()
         proposals.applied(origin, DONE)
-        proposals.tick(100.0)
+        proposals.tick(100.0, has_leader=False)
         assert len(proposals) == 0
 
     story(test)
@@ -187,7 +201,7 @@ def test_the_refusal_of_a_former_lifes_forward_hands_on_nothing_again() -> None:
         (old,), (new,) = (send(proposals, 5) for proposals in lives)
         assert decode(old)[0].boot < decode(new)[0].boot
         lives[1].refused([decode(old)[0].sequence])
-        lives[1].tick(1.0)
+        lives[1].tick(1.0, has_leader=False)
         assert send(lives[1], 5) == [], "it would be applied twice"
 
     run(told())
@@ -221,10 +235,10 @@ def test_who_went_away_before_anything_was_sent_is_forgotten() -> None:
         waiting = [submit(proposals) for _ in range(3)]
         for future in waiting:
             future.cancel()
-        proposals.tick(0.1)
+        proposals.tick(0.1, has_leader=False)
         assert len(proposals) == 1, "they do not fill the queue until a leader comes"
         there.cancel()
-        proposals.tick(0.2)
+        proposals.tick(0.2, has_leader=False)
         assert len(proposals) == 1, "it was sent, and may be applied"
 
     story(test)
@@ -242,8 +256,8 @@ def test_large_commands_are_held_only_so_far(monkeypatch: pytest.MonkeyPatch) ->
         futures.append(submit(proposals, value=bytes(1000)))
         with pytest.raises(TooManyRequests):
             submit(proposals)
-        proposals.tick(7.0)
-        proposals.tick(7.0)
+        proposals.tick(7.0, has_leader=False)
+        proposals.tick(7.0, has_leader=False)
         assert [future.exception() is None for future in futures] == [True, False, False, False]
         submit(proposals)
 
