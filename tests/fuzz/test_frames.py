@@ -41,7 +41,7 @@ from jobguard_store.raft.messages import (
 )
 from jobguard_store.transport import BadFrame, Frames, decode_frame, encode_frame, read_frame
 from tests.fuzz.garbage import NUMBER_MAX, damaged, fuzzed, in_pieces
-from tests.node.members import Members, get, members, put, run, soon
+from tests.node.members import NEVER, Members, get, members, put, run, soon
 
 PUT = commands.encode(Origin(2, 1, 1), commands.Put(b"k", b"v"))
 CONFIGURATION = Configuration((Member(1, True, b'{"peer_urls":["http://127.0.0.1:1"]}'), Member(2, False)))
@@ -256,6 +256,7 @@ def test_garbage_costs_a_connection_and_nothing_else(
         async with members(tmp_path) as cluster:
             leader = await cluster.leader()
             await put(cluster[leader], "k", "before")
+            cluster.elect_after(NEVER)
             term = cluster[leader].status().raft_term
             hello = hello_to(cluster[leader], leader)
             for garbage in (

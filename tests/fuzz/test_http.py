@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from jobguard_store.api.lane import HEAD_BYTES_MAX
 from jobguard_store.api.server import PAGES
-from tests.fuzz.conftest import Victim
+from tests.fuzz.conftest import ANSWER_S, Victim
 from tests.fuzz.garbage import damaged, fuzzed, in_pieces
 from tests.gateway import b64
 from tests.messages import KEEPALIVE, PUT, RANGE, put, range_
@@ -54,7 +54,7 @@ def test_requests_are_understood_wherever_they_are_cut(
     victim: Victim, asked: list[bytes], cuts: list[int]
 ) -> None:
     last = request(PUT, put("http", "the end"), "Connection: close")
-    said, closed = victim.hear(*in_pieces(b"".join((*asked, last)), cuts), silence_s=2)
+    said, closed = victim.hear(*in_pieces(b"".join((*asked, last)), cuts), silence_s=ANSWER_S)
     assert closed
     assert statuses(said) == [200] * (len(asked) + 1)
     victim.is_well()
@@ -100,7 +100,7 @@ def test_noise_is_refused(victim: Victim, data: bytes) -> None:
     ],
 )
 def test_what_is_no_request_is_told_so_and_closed(victim: Victim, garbage: bytes) -> None:
-    said, closed = victim.hear(garbage, silence_s=5)
+    said, closed = victim.hear(garbage, silence_s=ANSWER_S)
     assert closed
     assert statuses(said) == [400]
     victim.is_well()
@@ -108,8 +108,9 @@ def test_what_is_no_request_is_told_so_and_closed(victim: Victim, garbage: bytes
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_query_may_be_any_bytes(victim: Victim, page: str) -> None:
-    asked = b"GET %b?\xff%%ff&serializable=\xfe&exclude=%%c3 HTTP/1.1\r\nHost: x\r\n\r\n" % page.encode()
-    said, _ = victim.hear(asked, silence_s=0.5)
+    asked = b"GET %b?\xff%%ff&serializable=\xfe&exclude=%%c3 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    said, closed = victim.hear(asked % page.encode(), silence_s=ANSWER_S)
+    assert closed
     assert statuses(said) in ([200], [400]), said
     victim.is_well()
 
@@ -126,7 +127,7 @@ def test_a_query_may_be_any_bytes(victim: Victim, page: str) -> None:
 )
 def test_a_head_has_an_end(victim: Victim, begin: bytes) -> None:
     """The parser gathers a line until it ends: one that never does would fill the node's memory."""
-    said, closed = victim.hear(begin, *[b"x" * 50_000] * 40, silence_s=5)
+    said, closed = victim.hear(begin, *[b"x" * 50_000] * 40, silence_s=ANSWER_S)
     assert closed
     assert statuses(said) in ([], [400], [431])
     victim.is_well()
@@ -135,7 +136,8 @@ def test_a_head_has_an_end(victim: Victim, begin: bytes) -> None:
 def test_many_small_headers_have_an_end_too(victim: Victim) -> None:
     line = b"X-Some: thing\r\n"
     head = b"POST /v3/kv/put HTTP/1.1\r\nHost: x\r\n"
-    _, closed = victim.hear(head, *[line * 1000] * (40 * HEAD_BYTES_MAX // (1000 * len(line))), silence_s=5)
+    lines = [line * 1000] * (40 * HEAD_BYTES_MAX // (1000 * len(line)))
+    _, closed = victim.hear(head, *lines, silence_s=ANSWER_S)
     assert closed
     victim.is_well()
 
@@ -145,7 +147,7 @@ def test_many_small_headers_have_an_end_too(victim: Victim) -> None:
 )
 def test_garbage_behind_a_request_is_not_its_answer(victim: Victim, garbage: bytes) -> None:
     """A 400 says that nothing happened, and the put before it may have."""
-    said, closed = victim.hear(request(PUT, put("http", "before garbage")) + garbage, silence_s=5)
+    said, closed = victim.hear(request(PUT, put("http", "before garbage")) + garbage, silence_s=ANSWER_S)
     assert closed
     assert 400 not in statuses(said)[:1]
     victim.is_well()

@@ -174,14 +174,16 @@ def test_a_stranger_brings_nothing(tmp_path: Path) -> None:
 def test_one_at_a_time_and_none_that_falls_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def told(receiver: Receiver) -> None:
         content = state()
-        monkeypatch.setattr(arrivals, "SILENT_S", 0.5)
         reader, writer = await say(receiver, Delivery(hello=HELLO, offer=OFFER, size=len(content)))
         assert isinstance(await soon(read_frame(reader)), Welcome)
         second = await deliver(receiver, content, whole(content))
         assert isinstance(second, Unwelcome)
         assert "another snapshot" in second.reason
-        with pytest.raises((EOFError, ConnectionError)):
-            await soon(read_frame(reader))
+        with monkeypatch.context() as soon_silent:
+            soon_silent.setattr(arrivals, "SILENT_S", 0.1)
+            writer.write(encode_frame(Part(data=content[:100])))  # what it waits for next, it waits so long
+            with pytest.raises((EOFError, ConnectionError)):
+                await soon(read_frame(reader))
         writer.close()
         await receiver.nothing_is_left()
         assert await deliver(receiver, content, whole(content)) == Taken()

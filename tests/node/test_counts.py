@@ -48,7 +48,8 @@ def test_an_answer_is_timed_against_its_own_question(time: list[float]) -> None:
 
 def test_without_a_quorum_writes_and_reads_are_counted_as_failed(tmp_path: Path) -> None:
     async def story() -> None:
-        async with members(tmp_path, 3) as three:
+        async with members(tmp_path, 3, patient=False) as three:
+            await three.leader()
             await put(three[0], "a", "1")
             for member in (1, 2):
                 await three.stop(member)

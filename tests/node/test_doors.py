@@ -53,6 +53,12 @@ class House:
     def silent(self) -> socket.socket:
         return socket.create_connection(self.where)
 
+    def silent_ones(self, count: int) -> list[socket.socket]:
+        """One of them fell silent in the middle of its ClientHello."""
+        silent = [self.silent() for _ in range(count)]
+        silent[-1].send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
+        return silent
+
 
 @asynccontextmanager
 async def house(directory: Path, handshakes_max: int = doors.HANDSHAKES_MAX) -> AsyncIterator[House]:
@@ -79,17 +85,26 @@ async def closed(connection: socket.socket) -> bool:
         connection.close()
 
 
-def test_the_silent_hold_up_nobody_and_are_sent_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doors, "HANDSHAKE_S", 0.5)
+def test_the_silent_hold_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doors, "HANDSHAKE_S", 60.0)
 
     async def story() -> None:
         async with house(tmp_path) as it:
-            silent = [it.silent() for _ in range(50)]
-            half = it.silent()
-            half.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")  # how a ClientHello begins
+            silent = it.silent_ones(51)
             await it.echoes()
             assert len(it.door._handshakes) == 51
-            assert all([await closed(each) for each in (*silent, half)])
+            for each in silent:
+                each.close()
+
+    run(story())
+
+
+def test_the_silent_are_sent_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        async with house(tmp_path) as it:
+            with monkeypatch.context() as in_a_moment:
+                in_a_moment.setattr(doors, "HANDSHAKE_S", 0.1)
+                assert all([await closed(each) for each in it.silent_ones(51)])
             await it.echoes()
 
     run(story())
@@ -198,7 +213,7 @@ def test_after_a_renewal_no_session_of_before_is_resumed(tmp_path: Path) -> None
 
 def resumed(it: House, session: ssl.SSLSession | None) -> tuple[ssl.SSLSession | None, bool]:
     with (
-        socket.create_connection(it.where, timeout=5) as plain,
+        socket.create_connection(it.where, timeout=30) as plain,
         it.trusting.wrap_socket(plain, server_hostname="localhost", session=session) as secured,
     ):
         secured.sendall(b"x")

@@ -9,6 +9,7 @@ from jobguard_store.raft.messages import AppendReply, Entry, EntryKind, HardStat
 from jobguard_store.storage.database import Database
 from jobguard_store.writer import Job, Writer
 from tests.node.members import eventually, run
+from tests.stopwatch import Stopwatch
 
 
 class Queue:
@@ -75,8 +76,10 @@ def test_rows_ride_on_a_batch_of_entries_once_they_are_a_few() -> None:
 def test_lonely_rows_go_by_themselves_soon() -> None:
     async def story() -> None:
         queue = Queue()
-        queue.journal.applied(1, Rows(revision=2))
-        await eventually(lambda: queue.jobs, "the flush", within=2)
+        with Stopwatch() as watch:
+            queue.journal.applied(1, Rows(revision=2))
+            await eventually(lambda: queue.jobs, "the flush")
+            assert watch.seconds < 2
         assert (queue.jobs[0].batch.applied_index, queue.jobs[0].batch.revision) == (1, 2)
         await asyncio.sleep(0)
         assert len(queue.jobs) == 1

@@ -1,16 +1,19 @@
 """Members of different builds: none is sent what it cannot read, and all say who is to be upgraded."""
 
+import asyncio
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from jobguard_store import replica
 from jobguard_store.errors import NotAllKnow, StartupError, TooOld
 from jobguard_store.machine.commands import LEVEL, AddUser, decode
 from jobguard_store.node import Node
 from jobguard_store.opening import open_file
 from jobguard_store.raft import FIRST_LEVEL, Configuration, EntryKind
-from tests.node.members import Members, eventually, get, members, put, run, soon
+from tests.node.members import ELECTION_MS, Members, eventually, get, members, put, run, soon
 from tests.node.test_membership import join, newcomer
 
 NEW = AddUser("u", None)
@@ -64,6 +67,22 @@ def test_a_member_alone_asks_nobody(tmp_path: Path) -> None:
     run(story())
 
 
+def test_a_host_that_stood_still_is_no_reason_to_refuse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica, "LEADER_WAIT_ELECTIONS", 1)
+
+    async def story() -> None:
+        async with members(tmp_path, 1, patient=False) as alone:
+            asked = asyncio.ensure_future(alone[0].propose(NEW))
+            await asyncio.sleep(0)
+            assert level_of(alone[0]) < LEVEL, "it waits"
+            time.sleep(1.5 * ELECTION_MS / 1000)  # noqa: ASYNC251 - the whole loop stands still
+            await soon(asked)
+
+    run(story())
+
+
 def test_while_one_is_older_new_commands_are_refused_and_all_others_done(tmp_path: Path) -> None:
     """A rolling upgrade, one by one: what is new waits for the last, and whoever is asked names it."""
 
@@ -110,10 +129,11 @@ def test_while_one_is_older_new_commands_are_refused_and_all_others_done(tmp_pat
 
 def test_one_that_is_down_may_come_back_older_so_it_is_waited_for(tmp_path: Path) -> None:
     async def story() -> None:
-        cluster = Members(tmp_path, 3)
+        cluster = Members(tmp_path, 3, patient=False)
         try:
             for number in (0, 1):
                 await cluster.start(number)
+            await cluster.leader()
             await put(cluster[0], "k", "v")
             with pytest.raises(NotAllKnow, match=": start s3 with this version of jobguard first"):
                 await soon(cluster[0].propose(NEW))
@@ -141,7 +161,7 @@ def test_one_that_went_back_unseen_stops_before_it_keeps_what_it_cannot_read(tmp
             older = cluster[2]
             for node in (cluster[0], cluster[1]):
                 node._replica.levels._said = lambda _: LEVEL
-            if older.header().member_id == older.status().leader:
+            while older.header().member_id == older.status().leader:
                 await soon(older.hand_over())
             failure = await soon(older.failed())
             assert str(failure) == THE_CLUSTER

@@ -271,7 +271,7 @@ def test_without_a_quorum_a_change_is_refused_or_its_outcome_is_unknown_and_none
     tmp_path: Path,
 ) -> None:
     async def story() -> None:
-        async with members(tmp_path) as cluster:
+        async with members(tmp_path, patient=False) as cluster:
             last, *others = [await cluster.leader(), *await cluster.followers()]
             for number in others:
                 await cluster.stop(number)

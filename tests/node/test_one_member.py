@@ -2,13 +2,14 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from jobguard_store import writer
+from jobguard_store import replica, writer
 from jobguard_store.config import NodeConfig
 from jobguard_store.errors import (
     Compacted,
@@ -31,7 +32,7 @@ from jobguard_store.raft.core import Raft
 from jobguard_store.storage.batch import Batch
 from jobguard_store.storage.damage import DiskFull
 from jobguard_store.storage.database import Database
-from tests.node.members import Members, eventually, get, heartbeats, members, put, run, soon
+from tests.node.members import ELECTION_MS, Members, eventually, get, members, pass_time, put, run, soon
 
 
 def test_what_was_acknowledged_is_there_after_a_restart(tmp_path: Path) -> None:
@@ -47,6 +48,23 @@ def test_what_was_acknowledged_is_there_after_a_restart(tmp_path: Path) -> None:
             assert (after.cluster_id, after.member_id) == (before.cluster_id, before.member_id)
             assert after.revision == before.revision
             assert after.term > before.term
+
+    run(story())
+
+
+def test_what_was_asked_just_before_the_host_stood_still_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tick comes before the turn then: there was a leader all the time, and nobody may say otherwise."""
+    monkeypatch.setattr(replica, "LEADER_WAIT_ELECTIONS", 0.25)
+
+    async def story() -> None:
+        async with members(tmp_path, 1, patient=False) as alone:
+            await eventually(lambda: alone[0].has_leader, "leading")
+            asked = asyncio.ensure_future(alone[0].propose(Put(b"a", b"1")))
+            await asyncio.sleep(0)
+            time.sleep(0.5 * ELECTION_MS / 1000)  # noqa: ASYNC251 - the whole loop stands still
+            await soon(asked)
 
     run(story())
 
@@ -158,13 +176,14 @@ def test_idle_rows_are_flushed_and_a_stopped_node_replays_nothing(tmp_path: Path
 def test_leases_survive_a_restart_and_begin_their_time_again(tmp_path: Path) -> None:
     async def story() -> None:
         async with members(tmp_path, 1) as alone:
-            await soon(alone[0].propose(GrantLease(7, 60)))
+            await soon(alone[0].propose(GrantLease(7, 600)))
             await put(alone[0], "mine", "x", lease=7)
+            pass_time(alone[0], 300)
             await alone.stop(0)
             node = await alone.start(0)
             status = await soon(node.time_to_live(7, keys=True))
-            assert (status.granted, status.keys) == (60, (b"mine",))
-            assert 58 <= status.remaining <= 60
+            assert (status.granted, status.keys) == (600, (b"mine",))
+            assert 500 <= status.remaining <= 600
             assert await soon(node.leases()) == [7]
 
     run(story())
@@ -193,6 +212,7 @@ def test_status_tells_of_the_file_and_the_log(tmp_path: Path) -> None:
     async def story() -> None:
         async with members(tmp_path, 1) as alone:
             await put(alone[0], "a", "1")
+            await alone.settled()
             status = alone[0].status()
             assert status.leader == alone[0].header().member_id
             assert status.raft_index == status.applied_index
@@ -403,11 +423,11 @@ def test_a_node_alone_leads_before_its_first_heartbeat_is_due(tmp_path: Path) ->
     async def story() -> None:
         alone = Members(tmp_path, 1)
         node = await Node.start(
-            replace(alone.configs[0], heartbeat_interval_ms=5000, election_timeout_ms=50_000)
+            replace(alone.configs[0], heartbeat_interval_ms=10_000, election_timeout_ms=50_000)
         )
         try:
-            await eventually(lambda: node.has_leader, "leading", within=2)
             await put(node, "a", "1")
+            assert node._replica._ticks == 1, "that with which its time began"
         finally:
             await node.stop()
 
@@ -431,11 +451,15 @@ def test_an_expiry_does_not_end_a_lease_whose_id_was_granted_anew_before_it(
     async def story() -> None:
         async with members(tmp_path, 1) as alone:
             node = alone[0]
-            await soon(node.propose(GrantLease(7, 1)))
+            await soon(node.propose(GrantLease(7, 60)))
+            last = node._replica.raft.last_index
             let_through.clear()
             try:
                 again = [asyncio.ensure_future(node.propose(c)) for c in (RevokeLease(7), GrantLease(7, 60))]
-                await heartbeats(30)  # the old lease's time, and a few ticks
+                await eventually(lambda: node._replica.raft.last_index >= last + 2, "both in the log")
+                pass_time(node, 60)
+                ticks = node._replica._ticks
+                await eventually(lambda: node._replica._ticks > ticks + 2, "a look at what has run out")
             finally:
                 let_through.set()
             await soon(asyncio.gather(*again))
@@ -460,6 +484,7 @@ def test_long_work_leaves_the_loop_to_a_write_that_is_under_way(
     async def story() -> None:
         async with members(tmp_path, 1) as alone:
             await put(alone[0], "a", "1")
+            await alone.settled()
             monkeypatch.setattr(asyncio, "sleep", noted)
             writing = asyncio.ensure_future(alone[0].propose(Put(b"a", b"2")))
             await sleep(0)

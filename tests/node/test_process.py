@@ -14,6 +14,7 @@ from tests.gateway import Gateway
 from tests.ports import free_ports
 from tests.stores import eventually
 
+PATIENCE_S = 60.0
 PROGRAM = [sys.executable, "-m", "jobguard_store"]
 BROKEN = """
 from jobguard_store.__main__ import store
@@ -24,7 +25,9 @@ store()
 
 
 def refused(*flags: str) -> tuple[int, str]:
-    ended = subprocess.run([*PROGRAM, *flags], capture_output=True, text=True, timeout=30, check=False)
+    ended = subprocess.run(
+        [*PROGRAM, *flags], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     assert ended.stdout == ""
     return ended.returncode, ended.stderr
 
@@ -40,11 +43,11 @@ def process(
             [*program, "--data-dir", str(directory / "data"), "--listen-client-urls", url], stderr=log
         )
     try:
-        eventually(lambda: "ready: member" in output.read_text() or node.poll() is not None, 20)
+        eventually(lambda: "ready: member" in output.read_text() or node.poll() is not None, PATIENCE_S)
         yield node, url, output
     finally:
         node.kill()
-        node.wait(20)
+        node.wait(PATIENCE_S)
 
 
 def test_it_says_when_it_is_ready_and_a_signal_ends_it_with_its_watches(tmp_path: Path) -> None:
@@ -59,7 +62,7 @@ def test_it_says_when_it_is_ready_and_a_signal_ends_it_with_its_watches(tmp_path
                 node.send_signal(ending)
                 while watch.chunk():
                     pass  # until the node says goodbye to its watchers
-            assert node.wait(20) == 0
+            assert node.wait(PATIENCE_S) == 0
             assert "Traceback" not in output.read_text()
 
 
@@ -67,7 +70,7 @@ def test_an_error_nobody_expected_ends_the_process(tmp_path: Path) -> None:
     with process(tmp_path, [sys.executable, "-c", BROKEN]) as (node, url, output), Gateway(url) as gateway:
         with pytest.raises(OSError):
             gateway.put("a", "1")
-        assert node.wait(20) == 1
+        assert node.wait(PATIENCE_S) == 1
         assert "this must not happen; the process ends" in output.read_text()
         assert "ZeroDivisionError" in output.read_text()
     with process(tmp_path) as (_, url, _output), Gateway(url) as gateway:

@@ -27,7 +27,7 @@ from jobguard_store.node import Node, Subscription
 from jobguard_store.raft.messages import AppendReply
 from jobguard_store.storage.database import Database
 from jobguard_store.storage.file import newest_generation
-from tests.node.members import Members, eventually, get, heartbeats, members, put, run, soon
+from tests.node.members import PATIENT, Members, eventually, get, heartbeats, members, put, run, soon
 
 COUNT = 20
 
@@ -263,7 +263,7 @@ def test_who_waits_for_an_entry_that_is_skipped_hears_that_it_is_unknown(tmp_pat
                 await eventually(lambda: leader.status().applied_index >= done)
                 reading = asyncio.ensure_future(get(three[follower], "a"))
             with pytest.raises(OutcomeUnknown):
-                await soon(waiting, within=3)
+                await soon(waiting, within=PATIENT["REQUEST_TIMEOUT_S"] / 2)
             assert await soon(reading) == "2"
             await agree(three)
 

@@ -170,7 +170,7 @@ def test_a_stopping_node_does_not_wait_for_space() -> None:
         desk.put(1)
         disk.gate.release(10)
         await eventually(lambda: desk.full == [True])
-        await soon(desk.writer.stop(), within=5)
+        await soon(desk.writer.stop())
         assert desk.durable == []
 
     run(story())
