@@ -1,7 +1,7 @@
 """Users and roles in the machine: what changes them, what they permit; they are state like any other."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobguard_store.errors import (
@@ -289,6 +289,7 @@ def within(probe: bytes, key: bytes, range_end: bytes) -> bool:
     return probe >= key if range_end == b"\0" else key <= probe < range_end
 
 
+@settings(deadline=None)
 @given(permissions, keys, range_ends, st.sampled_from([R, W]))
 def test_rights_cover_what_they_cover_key_by_key(
     given_: list[Permission], key: bytes, range_end: bytes, access: Access

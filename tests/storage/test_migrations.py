@@ -82,7 +82,7 @@ def test_a_process_killed_in_the_middle_of_a_migration_leaves_the_file_as_it_was
     member.database.close()
 
     package = later_build(tmp_path, and_then="os.kill(os.getpid(), signal.SIGKILL)")
-    killed = subprocess.run([sys.executable, "-c", START, member.path, package], check=False, timeout=60)
+    killed = subprocess.run([sys.executable, "-c", START, member.path, package], check=False, timeout=280)
     assert killed.returncode == -signal.SIGKILL
     assert sql(member.path, "SELECT version_num FROM alembic_version") == [(HEAD,)]
     assert sql(member.path, "SELECT name FROM sqlite_master WHERE name = 'later'") == []
@@ -255,7 +255,7 @@ def test_a_file_of_0005_keeps_all_that_it_holds_even_if_its_first_migration_is_c
     as_of_0005(member.path)
     size = member.path.stat().st_size
     package = later_build(tmp_path, and_then="os.kill(os.getpid(), signal.SIGKILL)")
-    killed = subprocess.run([sys.executable, "-c", START, member.path, package], check=False, timeout=60)
+    killed = subprocess.run([sys.executable, "-c", START, member.path, package], check=False, timeout=280)
     assert killed.returncode == -signal.SIGKILL
     assert sql(member.path, "SELECT version_num FROM alembic_version") == [("0005",)]
 

@@ -285,7 +285,7 @@ def test_a_crash_at_any_step_leaves_the_old_state_or_the_new(
     other.database.close()
     crashed = tmp_path / "crashed"
     told = [str(each) for each in (other.path.parent, arrived, crashed, name.last.index)]
-    subprocess.run([sys.executable, "-c", ADOPT, *told], timeout=60, check=True)
+    subprocess.run([sys.executable, "-c", ADOPT, *told], timeout=280, check=True)
 
     outcomes = []
     for folder in sorted(crashed.iterdir()):
