@@ -90,11 +90,11 @@ def test_all_that_the_plugin_builds_on_works_below_its_prefix(mine: Client) -> N
     key = mine.key("k")
     mine.put(key, "v")
     assert mine.get(key) is not None
-    with mine.lock("l", ttl=5.0) as lock:
+    with mine.lock("l", ttl=60.0) as lock:
         assert lock.fencing_token > 0
-    with mine.election("e", ttl=5.0) as leader:
+    with mine.election("e", ttl=60.0) as leader:
         assert leader.is_leader
-    with mine.session(5.0) as session:
+    with mine.session(60.0) as session:
         mine.put(mine.key("leased"), "v", lease=session.lease_id)
         assert mine.time_to_live(session.lease_id, keys=True).keys == (mine.key("leased").encode(),)
         assert mine.keepalive(session.lease_id) > 0

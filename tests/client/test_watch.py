@@ -264,5 +264,5 @@ def test_a_closed_mirror_leaves_no_thread(client: Client) -> None:
     mirror.start()
     with Stopwatch() as watch:
         mirror.close()
-        assert watch.seconds < 2
+        assert watch.seconds < 4  # and gives up after five
     assert "jobguard-mirror" not in {thread.name for thread in threading.enumerate()}
