@@ -166,15 +166,17 @@ class Place:
 
     def wait(self, deadline: float) -> bool:
         """Until it is our turn: True; False at the deadline or when cancelled. Raises LeaseExpired."""
-        while self._before is not None:
-            if not self._ended(self._before, deadline):
-                return False
+        in_time = True
+        while self._before is not None and in_time and not self._cancelled.is_set():
+            in_time = self._ended(self._before, deadline)
+            if self._cancelled.is_set():
+                break
             left = deadline - time.monotonic()
-            try:
+            try:  # also when it is over: it may be our turn since we were last run
                 self._look(min(self.client.timeout, max(left, 0.1)))
             except Unavailable as error:  # we keep our place for as long as the lease lives
                 log.info("waiting for %s: %s", self.key, error)
-        return not self._cancelled.is_set()
+        return self._before is None and not self._cancelled.is_set()
 
     def _ended(self, before: bytes, deadline: float) -> bool:
         """Has the place before ours been left? False at the deadline or when cancelled."""

@@ -144,10 +144,13 @@ class Call:
         is used up; None when our place is gone, or our lease another."""
         try:
             self._follows_itself(line, under)
+            in_time = True
             while len(line.before) >= self.asked.at_most or self._is_valid(line.completed):
-                if self._is_valid(line.completed) or not self._moves(line, ours, under, until):
+                if self._is_valid(line.completed) or not in_time:
                     self._step_aside(ours)
                     return line.without_us()
+                # Then a look, also when it is over: it may be our turn since we were last run.
+                in_time = self._moves(line, ours, under, until)
                 line = self._look(under.lease)
                 if line.ours is None or line.ours.token != ours.token:
                     return None

@@ -3,6 +3,7 @@
 import select
 import socket
 import threading
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ from jobguard import watch as watches
 from jobguard.client import Client, Known
 from jobguard.endpoints import Node
 from jobguard.errors import LockLost
+from jobguard.place import Place
 from jobguard.session import Session, State, boottime
 from jobguard.transport import AnswerLost, Connection, NotConnected
 from tests.client.test_transport import answering
@@ -141,3 +143,20 @@ def test_a_lock_that_was_lost_before_its_release_is_lost_though_that_was_sent_tw
     monkeypatch.setattr(Client, "txn_known", again)
     with pytest.raises(LockLost):
         lock.release()
+
+
+def test_a_lock_that_was_free_in_time_is_had(
+    client: Client, other: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is not run until after its deadline has not waited in vain: others did not keep it for so long."""
+    before, ended = other.lock("l"), Place._ended
+
+    def stand_still(place: Place, key: bytes, deadline: float) -> bool:
+        before.release()
+        return ended(place, key, time.monotonic())
+
+    assert before.acquire()
+    monkeypatch.setattr(Place, "_ended", stand_still)
+    lock = client.lock("l")
+    assert lock.acquire(1000)
+    lock.release()

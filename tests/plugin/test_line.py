@@ -37,9 +37,13 @@ def child(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     """This process, as a worker of threads has it: with a lease, and a directory to leave things in."""
     monkeypatch.setattr(deadline.tempfile, "tempdir", str(tmp_path))
     directory = WorkerDirectory.make()
-    directory.lease().write(Deadline(stage.client.grant(60).id, boottime() + 60, 60))
+    directory.lease().write(Deadline(stage.client.grant(600).id, boottime() + 600, 600))
     settings = Settings(
-        endpoints=stage.client.urls, namespace=stage.keys.namespace, session_ttl=3, claim_timeout=1, timeout=3
+        endpoints=stage.client.urls,
+        namespace=stage.keys.namespace,
+        session_ttl=3,
+        claim_timeout=30,
+        timeout=30,
     )
     yield Child(settings, directory)
     directory.remove()
@@ -80,7 +84,7 @@ def test_a_message_that_outlived_its_worker_runs(stage: Stage, child: Child, opt
 
 
 def test_a_second_delivery_is_dropped_while_the_first_ones_worker_lives(stage: Stage, child: Child) -> None:
-    place = stands(stage, "ours", ttl=3)
+    place = stands(stage, "ours", ttl=10)
     lease, dropped = int(stage.keys.parts(place.key)[2], 16), threading.Event()
 
     def renew() -> None:
@@ -104,15 +108,15 @@ def test_who_waits_while_the_worker_takes_another_lease_has_the_key_on_that(
     before = stands(stage, "before", ttl=60)
     taken: list[Taken | Completed] = []
     waiting = threading.Thread(
-        target=lambda: taken.append(call(child, {"lock": ["customer"], "wait": 20}).take())
+        target=lambda: taken.append(call(child, {"lock": ["customer"], "wait": 60}).take())
     )
     waiting.start()
     look = turns.look(stage.keys, NAME, before.key)
     until(lambda: len(send(stage.client, look).stood) == 2, "it stands in line")
-    now = Deadline(stage.client.grant(60).id, boottime() + 60, 60)
+    now = Deadline(stage.client.grant(600).id, boottime() + 600, 600)
     child._lease.write(now)
     stage.client.delete(before.key)
-    waiting.join(10)
+    waiting.join(60)
     (found,) = taken
     assert isinstance(found, Taken)
     assert found.under == now
@@ -132,6 +136,19 @@ def test_a_window_that_is_over_lets_a_call_wait(stage: Stage, child: Child) -> N
     with pytest.raises(Skipped, match=r"is held by h pid 1 since .*, after 0.4 s"):
         call(child, {"once": ["customer"], "window": 60, "wait": 0.4}).take()
     assert time.monotonic() - began >= 0.4
+
+
+def test_who_is_not_run_until_it_has_waited_long_enough_takes_what_is_free(
+    stage: Stage, child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, moves = stands(stage, "before", ttl=60), Call._moves
+
+    def stand_still(self: Call, line: Line, ours: turns.Stood, under: Deadline, until: float) -> bool:
+        stage.client.delete(before.key)
+        return moves(self, line, ours, under, time.monotonic())
+
+    monkeypatch.setattr(Call, "_moves", stand_still)
+    assert isinstance(call(child, {"lock": ["customer"], "wait": 1000}).take(), Taken)
 
 
 def test_a_place_left_for_the_parent_to_take_away_is_not_entered_again(
@@ -178,7 +195,7 @@ def test_what_completes_is_recorded_though_the_lease_of_its_window_has_ended(
     run(7, lambda: "first")
     second = threading.Thread(target=run, args=(8, revoke), daemon=True)
     second.start()
-    second.join(10)
+    second.join(60)
     assert ran == ["first", "second"]
     run(9, lambda: "third")
     found = [stage.client.get(stage.keys.completed(f"work(customer={number})")) for number in (8, 9)]
