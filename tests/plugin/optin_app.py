@@ -48,7 +48,7 @@ def late(customer: Any, gate: str | None = None) -> str:
     return work(gate)
 
 
-@app.task(name="patient", jobguard={**LOCK, "wait": 20})
+@app.task(name="patient", jobguard={**LOCK, "wait": 60})
 def patient(customer: Any, gate: str | None = None) -> str:
     return work(gate)
 
@@ -71,12 +71,12 @@ def once_a_second(customer: Any) -> str:
     return work(None)
 
 
-@app.task(name="once_gated", jobguard={"once": ["customer"], "window": 3600, "wait": 20})
+@app.task(name="once_gated", jobguard={"once": ["customer"], "window": 3600, "wait": 60})
 def once_gated(customer: Any, gate: str) -> str:
     return work(gate)
 
 
-@app.task(name="few", jobguard={"limit": ["customer"], "at_most": 2, "wait": 20})
+@app.task(name="few", jobguard={"limit": ["customer"], "at_most": 2, "wait": 60})
 def few(customer: Any, gate: str) -> str:
     return work(gate)
 
@@ -115,7 +115,7 @@ def killed_by_limit(customer: Any, gate: str) -> str:
     return work(gate)
 
 
-@app.task(name="softly", soft_time_limit=1, jobguard={**LOCK, "wait": 20})
+@app.task(name="softly", soft_time_limit=1, jobguard={**LOCK, "wait": 60})
 def softly(customer: Any, gate: str) -> str:
     return work(gate)
 

@@ -3,7 +3,6 @@
 import itertools
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,13 @@ import jobguard
 from jobguard import observe, operate
 from jobguard.client import Client
 from jobguard.records import Verdict
-from tests.plugin.bench import Bench, WorkerProcess, until
+from tests.plugin.bench import PATIENCE_S, Bench, WorkerProcess, until
+from tests.stopwatch import Stopwatch
 from tests.stores import etcd, nodes
 
-TTL = 3.0
-HASTY = {"TEST_TTL": f"{TTL:.0f}", "TEST_CLAIM_TIMEOUT": "3", "TEST_TIMEOUT": "2"}
-PATIENCE_S = 20
+TTL = 5.0  # longer than a host stands still: no body but where a test says so outlives it
+AT_ONCE_S = 2.0
+HASTY = {"TEST_TTL": f"{TTL:.0f}", "TEST_CLAIM_TIMEOUT": "5", "TEST_TIMEOUT": "3"}
 
 _customers = itertools.count(1)
 
@@ -34,7 +34,7 @@ class Fleet:
     def __init__(self, bench: Bench, worker: WorkerProcess, app: Celery, pool: str) -> None:
         self.bench, self.worker, self.app, self.pool = bench, worker, app, pool
         self.gates: list[Path] = []
-        self.client = Client([bench.store.url], namespace=bench.namespace)
+        self.client = Client([bench.store.url], namespace=bench.namespace, timeout=30)
 
     def send(self, task: str, *args: Any, **options: Any) -> "AsyncResult[Any]":
         return self.app.send_task(task, args, **options)
@@ -54,11 +54,14 @@ class Fleet:
     def locks(self, task: str, customer: int) -> list[observe.Lock]:
         return observe.locks(self.client, name=f"{task}(customer={customer})").items
 
-    def free(self, task: str, customer: int, patience_s: float = 2.0) -> None:
-        until(lambda: not self.locks(task, customer), "the key is free", patience_s)
+    def free(self, task: str, customer: int) -> None:
+        """At once, and not because a lease ended or the parent compared what it holds."""
+        with Stopwatch() as watch:
+            until(lambda: not self.locks(task, customer), "the key is free")
+        assert watch.seconds < AT_ONCE_S
 
     def said(self, text: str) -> None:
-        until(lambda: text in self.worker.log, f"the worker says {text!r}", 5)
+        until(lambda: text in self.worker.log, f"the worker says {text!r}")
 
 
 @pytest.fixture(scope="module", params=["etcd-prefork", "jobguard-prefork", "etcd-threads"])
@@ -175,9 +178,7 @@ def test_one_completes_per_window(fleet: Fleet, customer: int) -> None:
 
 def test_a_window_ends(fleet: Fleet, customer: int) -> None:
     assert fleet.send("once_a_second", customer).get(PATIENCE_S) == "result"
-    until(
-        lambda: fleet.send("once_a_second", customer).get(PATIENCE_S) == "result", "another window begins", 3
-    )
+    until(lambda: fleet.send("once_a_second", customer).get(PATIENCE_S) == "result", "another window begins")
     first, second = fleet.lines("once_a_second", customer)
     assert second["token"] > first["token"]
 
@@ -292,10 +293,8 @@ def test_a_scheduled_one_is_an_occurrence_and_ends_as_skipped(fleet: Fleet, cust
 def test_a_killed_childs_key_is_free_at_once(fleet: Fleet, customer: int) -> None:
     running = fleet.send("alone", customer, str(fleet.gate()))
     start = fleet.started("alone", customer)
-    at = time.monotonic()
     os.kill(start["pid"], signal.SIGKILL)
     fleet.free("alone", customer)
-    assert time.monotonic() - at < 2
     with pytest.raises(WorkerLostError):
         running.get(PATIENCE_S)
     assert fleet.send("alone", customer).get(PATIENCE_S) == "result"
@@ -311,7 +310,9 @@ def test_a_killed_child_that_only_waited_leaves_the_line(fleet: Fleet, customer:
     (waiter,) = fleet.locks("patient", customer)[0].waiting
     assert waiter.pid != start["pid"]
     os.kill(waiter.pid, signal.SIGKILL)
-    until(lambda: fleet.locks("patient", customer)[0].waiters == 0, "it left", 2)
+    with Stopwatch() as watch:
+        until(lambda: fleet.locks("patient", customer)[0].waiters == 0, "it left")
+    assert watch.seconds < AT_ONCE_S
     gate.touch()
     assert running.get(PATIENCE_S) == "result"
 
@@ -380,5 +381,6 @@ def test_without_the_store_it_fails_and_runs_for_nobody(fleet: Fleet, customer: 
         store.resume()
         store.wait_until_ready()
     assert fleet.lines("alone", customer) == []
-    assert fleet.send("alone", customer).get(PATIENCE_S) == "result"
-    fleet.free("alone", customer, 5)
+    # What the store had received before it stood still may be done now; then the parent takes it away.
+    until(lambda: fleet.send("alone", customer).get(PATIENCE_S) == "result", "nothing stays in the way")
+    fleet.free("alone", customer)
