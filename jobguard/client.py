@@ -335,7 +335,10 @@ class Client:
     # --- leases ---
 
     def grant(self, ttl: float, id: int = 0, *, timeout: float | None = None) -> Grant:
-        """A new lease of at least `ttl` seconds. Raises LeaseExists if `id` is given and taken."""
+        """A new lease of at least `ttl` seconds. Raises LeaseExists if `id` is given and taken.
+
+        One that was granted and has ended before its answer was had is no lease: then there is another.
+        """
         chosen = id or secrets.randbits(62) + 1
         request = wire.LeaseGrantRequest(TTL=int64(-int(-ttl // 1)), ID=int64(chosen))
         try:
@@ -345,7 +348,8 @@ class Client:
         except LeaseExists:
             if id:
                 raise
-            return Grant(chosen, self.keepalive(chosen, timeout=timeout))  # ours: an answer had been lost
+            left = self.keepalive(chosen, timeout=timeout)  # ours: an answer had been lost
+            return Grant(chosen, left) if left else self.grant(ttl, timeout=timeout)
         return Grant(answer.ID, answer.TTL)
 
     def revoke(self, id: int, *, timeout: float | None = None) -> None:

@@ -13,7 +13,7 @@ from jobguard import session as sessions
 from jobguard import watch as watches
 from jobguard.client import Client, Known
 from jobguard.endpoints import Node
-from jobguard.errors import LockLost
+from jobguard.errors import LeaseExists, LockLost
 from jobguard.place import Place
 from jobguard.session import Session, State, boottime
 from jobguard.transport import AnswerLost, Connection, NotConnected
@@ -160,3 +160,24 @@ def test_a_lock_that_was_free_in_time_is_had(
     lock = client.lock("l")
     assert lock.acquire(1000)
     lock.release()
+
+
+def test_a_lease_that_ended_before_its_answer_was_read_is_not_given(
+    client: Client, other: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = Client._call
+    granted: list[int] = []
+
+    def answer_lost(self: Client, path: str, request: Any, *args: Any, **options: Any) -> Any:
+        answer = call(self, path, request, *args, **options)
+        if path == "/v3/lease/grant" and not granted:
+            granted.append(int(request.ID))
+            other.revoke(granted[0])
+            raise LeaseExists(9, "sent again after a while")
+        return answer
+
+    monkeypatch.setattr(Client, "_call", answer_lost)
+    grant = client.grant(60)
+    assert grant.id not in granted
+    assert grant.ttl == 60
+    assert client.keepalive(grant.id) == 60
