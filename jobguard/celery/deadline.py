@@ -210,7 +210,18 @@ class WorkerDirectory:
         return found
 
     def sent(self, nonce: str) -> None:
+        """By the child that left it: it carried it through after all."""
         (self.path / f"unsent-{nonce}").unlink(missing_ok=True)
+
+    def carried(self, nonce: str, transaction: bytes) -> None:
+        """By the parent. The child may have left another step by now, which must stay."""
+        unsent, taken = self.path / f"unsent-{nonce}", self.path / f"taken-{nonce}"
+        with suppress(FileNotFoundError):
+            unsent.rename(taken)
+            if taken.read_bytes() != transaction:
+                with suppress(FileExistsError):  # and one more
+                    unsent.hardlink_to(taken)
+            taken.unlink()
 
     def stop(self, nonce: str) -> None:
         """Tell the child that runs this claim to stop: it was taken from it."""

@@ -206,7 +206,7 @@ class Parent:
                     self._say_full(nonce, error)
                     continue
                 logger.error("jobguard: the store refused an outcome for good: %s", error)
-            self._directory.sent(nonce)
+            self._directory.carried(nonce, request)
         return _UNSENT_S
 
     def _say_full(self, nonce: str, error: ServerError) -> None:

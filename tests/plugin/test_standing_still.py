@@ -9,11 +9,16 @@ from typing import Any
 import pytest
 from celery.app.task import Context
 
-from jobguard.celery.deadline import Deadline, DeadlineFile
+from jobguard.celery import deadline
+from jobguard.celery.deadline import Deadline, DeadlineFile, WorkerDirectory
 from jobguard.celery.leadership import Leadership
 from jobguard.celery.line import Call
+from jobguard.celery.parent import Parent, advertisement
+from jobguard.client import Client
+from jobguard.ops import put_op
 from jobguard.session import boottime
 from jobguard.settings import Settings
+from jobguard.wire import TxnRequest, encode
 from tests.plugin.bench import until
 from tests.plugin.stage import Stage
 
@@ -119,3 +124,30 @@ def test_a_parent_that_stands_still_while_it_writes_has_not_lost_the_lease(tmp_p
         torn[:] = now[:length] + whole[length:]
         assert DeadlineFile(tmp_path / "lease").read() in (before, after)
         torn[:] = now
+
+
+def test_what_a_child_leaves_while_its_parent_carries_through_what_it_left_before_stays(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadline.tempfile, "tempdir", str(tmp_path))
+    directory, key = WorkerDirectory.make(), stage.keys.key("test")
+    settings = Settings(endpoints=stage.client.urls, namespace=stage.keys.namespace)
+    parent = Parent(settings, directory, advertisement("w1@test", "prefork", 1))
+    first, second = (encode(TxnRequest(success=(put_op(key, value),))) for value in ("1", "2"))
+    known = Client.txn_until_known
+
+    def meanwhile(self: Client, *args: Any, **options: Any) -> Any:
+        monkeypatch.setattr(Client, "txn_until_known", known)
+        answer = self.txn_until_known(*args, **options)
+        directory.leave_unsent("n", second)
+        return answer
+
+    try:
+        directory.leave_unsent("n", first)
+        monkeypatch.setattr(Client, "txn_until_known", meanwhile)
+        for left, value in (({"n": second}, b"1"), ({}, b"2"), ({}, b"2")):
+            parent._carry_unsent()
+            kv = stage.client.get(key)
+            assert (directory.unsent(), kv and kv.value) == (left, value)
+    finally:
+        directory.remove()
