@@ -37,6 +37,7 @@ from jobguard.celery.deadline import Deadline, Running
 from jobguard.celery.optin import OPTION
 from jobguard.celery.results import ignores_result, is_settled
 from jobguard.errors import JobguardError, LeaseNotFound, OutcomeUnknown, ServerError, Unavailable
+from jobguard.ops import get_op
 from jobguard.records import Attempt, Done, Header, Occurrence, Open, Verdict, read_header
 from jobguard.runs import Refusal, Refused
 from jobguard.steps import Seen
@@ -47,6 +48,7 @@ logger = get_logger(__name__)
 _PASSING = (Refusal.PREDECESSOR, Refusal.AGAIN, Refusal.CHILD)
 _PAUSE_FIRST_S = 0.005
 _PAUSE_MAX_S = 0.25
+_ASK_MAX_S = 1.0
 
 
 class RunFailed(JobguardError):
@@ -196,12 +198,26 @@ def _take_back(child: Child, delivery: Delivery, attempt: Attempt, lease: int) -
 
 
 def _without_store(child: Child, delivery: Delivery, error: Exception) -> Unguarded:
-    """By the job's no_quorum. A store that refuses is not away; without one there are no turns."""
+    """By the job's no_quorum. A store that refuses is not away, nor is one that answers now: then it was we
+    who stood still. Without one there are no turns.
+    """
     chosen = child.policy(delivery.header.job).no_quorum
     in_turn = getattr(delivery.task, OPTION, None) is not None
-    if chosen == "skip" or in_turn or isinstance(error, ServerError):
+    if chosen == "skip" or in_turn or isinstance(error, ServerError) or _store_answers(child):
         _leave_unclaimed(delivery, error)
     return Unguarded(str(error))
+
+
+def _store_answers(child: Child) -> bool:
+    try:
+        child.client.txn(
+            success=[get_op(child.keys.deploy())], timeout=min(child.settings.claim_timeout / 2, _ASK_MAX_S)
+        )
+    except (Unavailable, OutcomeUnknown):
+        return False
+    except ServerError:  # it may not be read, but is there
+        pass
+    return True
 
 
 def _leave_unclaimed(delivery: Delivery, error: Exception) -> NoReturn:

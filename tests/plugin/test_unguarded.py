@@ -14,7 +14,8 @@ from jobguard.celery.alone import Alone
 from jobguard.celery.claiming import Delivery, Unguarded
 from jobguard.errors import Unavailable
 from jobguard.policy import policy_of
-from jobguard.records import Done, Occurrence, Verdict, decode, header
+from jobguard.records import Done, Keys, Occurrence, Verdict, decode, header
+from jobguard.settings import Settings
 from tests.plugin.beats import beats
 from tests.plugin.bench import Bench, until
 from tests.plugin.stage import START, Stage, finish, job, operators
@@ -60,9 +61,20 @@ def test_runs_go_on_without_the_store_and_have_their_verdicts_after(bench: Bench
     assert_every_second_once(on)
 
 
-def test_who_asks_for_a_turn_is_left_unclaimed_as_it_gets_none_without_the_store() -> None:
+def test_who_asks_for_a_turn_or_stood_still_itself_is_left_unclaimed() -> None:
     """Else it fails, that is its verdict, and it does not run when the store is back."""
-    child: Any = SimpleNamespace(policy=lambda job: policy_of({job: DARING}, job))
+    asked = SimpleNamespace(answers=False)
+
+    def txn(**_: object) -> None:
+        if not asked.answers:
+            raise Unavailable("it is away")
+
+    child: Any = SimpleNamespace(
+        policy=lambda job: policy_of({job: DARING}, job),
+        client=SimpleNamespace(txn=txn),
+        keys=Keys("default"),
+        settings=Settings(),
+    )
     task, request = SimpleNamespace(name="t"), SimpleNamespace(id="1", retries=0)
 
     def without_store() -> object:
@@ -70,6 +82,10 @@ def test_who_asks_for_a_turn_is_left_unclaimed_as_it_gets_none_without_the_store
         return claiming._without_store(child, delivery, Unavailable("it is away"))
 
     assert isinstance(without_store(), Unguarded)
+    asked.answers = True  # it was this process that stood still
+    with pytest.raises(Ignore, match="left unclaimed"):
+        without_store()
+    asked.answers = False
     task.jobguard = {"lock": []}
     with pytest.raises(Ignore, match="left unclaimed"):
         without_store()
