@@ -3,13 +3,18 @@
 Place in the house   session -> here -> gevent, if the program uses it
 Takes                what a thread takes
 Gives                a thread that runs beside all greenlets, as long as those hold no lock of the interpreter
-Never                is imported where gevent has patched nothing
+Never                is imported where gevent has patched nothing, or logs from such a thread
 """
 
-from threading import Thread
+from collections.abc import Callable
+from functools import partial
+from threading import Thread, local
 from typing import Any
 
+import gevent
 from gevent import threadpool
+
+_here = local()  # `starter`: the hub of whoever started this native thread
 
 
 class NativeThread(Thread):
@@ -18,7 +23,11 @@ class NativeThread(Thread):
     _result: Any = None
 
     def start(self) -> None:
-        self._result = threadpool.ThreadPool(1).spawn(self.run)
+        self._result = threadpool.ThreadPool(1).spawn(self._run_for, gevent.get_hub())
+
+    def _run_for(self, starter: Any) -> None:
+        _here.starter = starter
+        self.run()
 
     def join(self, timeout: float | None = None) -> None:
         if self._result is not None:
@@ -26,3 +35,15 @@ class NativeThread(Thread):
 
     def is_alive(self) -> bool:
         return self._result is not None and not self._result.ready()
+
+
+def call_among_greenlets(call: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+    """From a native thread: have it called in a greenlet beside the one that started the thread, soon.
+
+    From anywhere else: call it.
+    """
+    starter = getattr(_here, "starter", None)
+    if starter is None:
+        call(*args, **kwargs)
+    else:
+        starter.loop.run_callback_threadsafe(gevent.spawn, partial(call, *args, **kwargs))

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from enum import Enum
 from threading import Event, Thread
 from threading import Lock as Mutex
+from typing import Any
 
 from jobguard.client import Client
 from jobguard.errors import JobguardError, LeaseExpired
@@ -55,6 +56,20 @@ def native_thread(target: Callable[[], None], name: str) -> Thread:
     from jobguard.greenlets import NativeThread
 
     return NativeThread(target=target, name=name, daemon=True)
+
+
+def write_log(write: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+    """Log, in code that may run in a `native_thread`.
+
+    Under gevent the locks of `logging` are the greenlets'. A thread that waits for one waits for whatever the
+    greenlet that has it does meanwhile, and may never be woken at all: nobody would renew any more.
+    """
+    if green():
+        from jobguard.greenlets import call_among_greenlets
+
+        call_among_greenlets(write, *args, **kwargs)
+    else:
+        write(*args, **kwargs)
 
 
 class State(Enum):
@@ -172,7 +187,8 @@ class Session(SharedSession):
         try:
             self._of_this_thread().revoke(self.lease_id, timeout=timeout)
         except JobguardError as error:
-            log.warning("lease %x not revoked, it lapses within %d s: %s", self.lease_id, self.ttl, error)
+            text = "lease %x not revoked, it lapses within %d s: %s"
+            write_log(log.warning, text, self.lease_id, self.ttl, error)
             return False
         return True
 
@@ -215,9 +231,8 @@ class Session(SharedSession):
         try:
             ttl = self._renewing.keepalive(self.lease_id, timeout=min(self.ttl / 3, self._deadline - sent))
         except JobguardError as error:
-            log.warning(
-                "lease %x: renewal failed, %.1f s left: %s", self.lease_id, self.seconds_left(), error
-            )
+            text = "lease %x: renewal failed, %.1f s left: %s"
+            write_log(log.warning, text, self.lease_id, self.seconds_left(), error)
             self._next_renewal = boottime() + min(self.ttl / 20, 0.5)
             return True
         if not ttl:
@@ -234,7 +249,7 @@ class Session(SharedSession):
 
     def _lose(self, why: str) -> None:
         if not self._closed:
-            log.warning("lease %x is lost: %s", self.lease_id, why)
+            write_log(log.warning, "lease %x is lost: %s", self.lease_id, why)
             self._deadline = 0.0
             self._news.set()
 

@@ -24,7 +24,7 @@ from kombu import Connection
 from tests import debian
 from tests.ports import free_ports
 
-_START_S = 60.0
+_START_S = 100.0
 _PUBLISH = b"\x00\x3c\x00\x28"  # the class and the method of basic.publish
 
 # Debian's `erl` looks below /usr. This one looks where it was unpacked.

@@ -34,7 +34,7 @@ from jobguard.client import Client
 from jobguard.errors import JobguardError, ServerError
 from jobguard.ops import put_op
 from jobguard.records import Active, Done, Header, Keys, Open, Verdict, Worker, decode, encode
-from jobguard.session import Session, State, boottime, native_thread
+from jobguard.session import Session, State, boottime, native_thread, write_log
 from jobguard.settings import Settings
 
 T = TypeVar("T")
@@ -118,9 +118,9 @@ class Parent:
             try:
                 self._publish_deadline()
                 self._kill_late_bodies()
-            except Exception:
-                # Without this thread the children would see no renewals, and stop their bodies.
-                logger.exception("jobguard: a look at the lease failed; the next one follows")
+            except Exception as error:  # noqa: BLE001 - without this thread the children would see no renewals
+                text = "jobguard: a look at the lease failed; the next one follows"
+                write_log(logger.error, text, exc_info=error)
 
     def _publish_deadline(self) -> None:
         session = self._session
@@ -146,7 +146,7 @@ class Parent:
             return
         for pid, state in self._directory.children().items():
             if state.running is Running.STOPPABLE and state.lease in late and burial.is_child(pid):
-                logger.error("jobguard: killing process %d: its body outlives its lease", pid)
+                write_log(logger.error, "jobguard: killing process %d: its body outlives its lease", pid)
                 kill_group(pid)
         self._say_unstoppable(
             (word for word in self._words_here() if word.lease in late), "outlives its lease"
@@ -158,7 +158,8 @@ class Parent:
         found = [word for word in words if word.running and not word.incarnation]
         for word in found:
             if word.nonce not in self._said:
-                logger.error(
+                write_log(
+                    logger.error,
                     "jobguard: a body %s and cannot be stopped in this pool: check() tells it, its outcome "
                     "will not count, and only fencing protects what it writes",
                     what,

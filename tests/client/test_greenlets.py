@@ -1,0 +1,39 @@
+"""Threads of the system's beside greenlets, in a process that gevent has patched."""
+
+import subprocess
+import sys
+import textwrap
+
+
+def test_a_thread_that_logs_waits_for_no_greenlet() -> None:
+    """The lock of a log's handler is a greenlet's while that writes, which may take: it stopped renewals."""
+    program = """
+        from gevent import monkey
+        monkey.patch_all()
+        import io, logging
+        import gevent
+        from jobguard.session import native_thread, write_log
+
+        written, went_on = io.StringIO(), []
+        handler = logging.StreamHandler(written)
+        log = logging.getLogger("beside")
+        log.addHandler(handler)
+
+        def target():
+            write_log(log.error, "from a %s", "thread", exc_info=ValueError("why"))
+            went_on.append(True)
+
+        with gevent.Timeout(30):
+            handler.acquire()
+            native_thread(target, "a thread").start()
+            while not went_on:
+                gevent.sleep(0.01)
+            assert written.getvalue() == ""
+            handler.release()
+            while "ValueError: why" not in written.getvalue():
+                gevent.sleep(0.01)
+        assert written.getvalue().startswith("from a thread")
+        write_log(log.warning, "from a greenlet")
+        assert written.getvalue().endswith("from a greenlet\\n")
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=100)
