@@ -69,7 +69,7 @@ class Node:
             return self._exchange(path, body, "", deadline, connect_by)
         token = self.login.token
         answer = self._exchange(path, body, token, deadline, connect_by)
-        if not is_asked_for(answer):
+        if not is_asked_for(answer, token):
             return answer
         return self.log_in(token, deadline) or self._exchange(
             path, body, self.login.token, deadline, connect_by

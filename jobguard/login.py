@@ -34,6 +34,8 @@ _MENDED = frozenset(
     }
 )
 
+DENIED = "etcdserver: permission denied"
+
 PasswordFile = str | os.PathLike[str]
 
 
@@ -96,14 +98,19 @@ class Login:
             raise ConfigurationError(f"the password file {self._file} cannot be read: {error}") from None
 
 
-def is_asked_for(answer: Answer) -> bool:
-    """Whether another token is what this refusal asks for. Nothing was done."""
-    if answer.status not in (400, 401):
+def is_asked_for(answer: Answer, token: str) -> bool:
+    """Whether another token than that is what this refusal asks for. Nothing was done.
+
+    Without a token a permission may be missing for that alone: a real etcd that asks for certificates takes
+    whoever sends none for a user without a name, if its own certificate has none.
+    """
+    if answer.status not in (400, 401, 403):
         return False
     try:
-        return would_mend(wire.decode(answer.body, wire.ErrorBody).message)
+        text = wire.decode(answer.body, wire.ErrorBody).message
     except msgspec.DecodeError:
         return False
+    return would_mend(text) or (not token and DENIED in text)
 
 
 def would_mend(refusal: str) -> bool:

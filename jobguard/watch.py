@@ -25,7 +25,7 @@ from jobguard import wire
 from jobguard.client import Client
 from jobguard.endpoints import Node, Verdict, read_refusal, refusal
 from jobguard.errors import Compacted, ServerError
-from jobguard.login import would_mend
+from jobguard.login import DENIED, would_mend
 from jobguard.ops import prefix_end, to_bytes
 from jobguard.transport import AnswerLost, Connection, NotConnected
 from jobguard.wire import int64
@@ -35,7 +35,6 @@ log = logging.getLogger("jobguard.watch")
 IDLE = 10.0
 PATIENCE = 2.0
 """Seconds a node has to open a watch, or to answer when it has been silent."""
-DENIED = "etcdserver: permission denied"
 
 
 class Batch(NamedTuple):

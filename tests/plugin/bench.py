@@ -220,10 +220,10 @@ class Bench:
 
     def plan(self, job: str, task: str, **facts: Any) -> Occurrence:
         """Open the next occurrence of a job, as the leading beat does."""
-        self.client.put(b"/test/leader", b"1")
-        leader = self.client.get(b"/test/leader")
+        self.client.put(self.keys.key("test"), b"1")
+        leader = self.client.get(self.keys.key("test"))
         assert leader is not None
-        fence = Fence(b"/test/leader", leader.create_revision)
+        fence = Fence(self.keys.key("test"), leader.create_revision)
         cursor_kv = self.client.get(self.keys.cursor(job))
         seen = see(cursor_kv, Cursor)
         nominal = seen.record.nominal + timedelta(minutes=1) if seen else datetime(2026, 11, 24, tzinfo=UTC)
