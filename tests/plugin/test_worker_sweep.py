@@ -317,4 +317,4 @@ def test_a_web_process_starts_nothing() -> None:
         assert "JOBGUARD_WORKER_DIRECTORY" not in os.environ
         assert "__call__" not in vars(type(app.tasks["task"]))
     """
-    subprocess.run([sys.executable, "-W", "error", "-c", textwrap.dedent(program)], check=True, timeout=60)
+    subprocess.run([sys.executable, "-W", "error", "-c", textwrap.dedent(program)], check=True, timeout=100)
