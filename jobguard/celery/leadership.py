@@ -27,7 +27,6 @@ _LOOK_S = 0.2
 _AGAIN_S = 0.5
 _RESIGN_S = 0.8
 _RESIGN_AGAIN_S = 0.02
-_LEAVE_S = 2.0
 
 
 class Leadership:
@@ -72,7 +71,7 @@ class Leadership:
         if self._closed.is_set():
             return
         self._closed.set()
-        until = time.monotonic() + _LEAVE_S
+        until = time.monotonic() + _RESIGN_S
         self.deposed()
         while self._thread.is_alive() and time.monotonic() < until:
             self._thread.join(_RESIGN_AGAIN_S)  # a candidate in the queue leaves it
