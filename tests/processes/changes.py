@@ -8,6 +8,7 @@ Never                asks for a second loss of data before all who are left coun
 
 from __future__ import annotations
 
+import functools
 import random
 import shutil
 import time
@@ -104,7 +105,12 @@ class Operator:
         eventually(lambda: vote(self._listed()), PATIENCE_S, f"the votes of {', '.join(names)} and no other")
 
     def different_members(self) -> list[str]:
-        told = {node.name: self.members(node) for node in self._cluster.nodes}
+        told = {
+            node.name: eventually(
+                functools.partial(self.members, node), PATIENCE_S, f"the members as {node.name} lists them"
+            )
+            for node in self._cluster.nodes
+        }
         same = all(members == told[self._cluster.nodes[0].name] for members in told.values())
         return [] if same else [f"members differ: {told}"]
 

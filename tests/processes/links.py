@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Coroutine, Iterable, Mapping
+from math import inf
 from typing import Any, TypeVar
 
 import msgspec
@@ -25,7 +26,7 @@ from jobguard_store.transport import FRAME
 T = TypeVar("T")
 Link = tuple[str, str]  # from, to
 CHUNK_BYTES = 1 << 16
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 class Wire:
@@ -33,9 +34,17 @@ class Wire:
 
     def __init__(self) -> None:
         self.passable = True
+        self.left = inf  # bytes until it is held
         self.moving = asyncio.Event()
         self.moving.set()
         self.ends: set[asyncio.StreamWriter] = set()
+
+    def let(self, left: float) -> None:
+        self.left = left
+        if left > 0:
+            self.moving.set()
+        else:
+            self.moving.clear()
 
     def break_connections(self) -> None:
         for end in self.ends:
@@ -62,14 +71,14 @@ class Links:
 
     def cut(self, links: Iterable[Link]) -> None:
         """Break the connections, and every new one."""
-        self._run(self._change(links, passable=False, moving=True))
+        self._run(self._change(links, passable=False, left=inf))
 
-    def hold(self, links: Iterable[Link]) -> None:
-        """Nothing arrives any more, and no connection breaks."""
-        self._run(self._change(links, passable=True, moving=False))
+    def hold(self, links: Iterable[Link], after: float = 0) -> None:
+        """Nothing arrives any more, but for so many bytes and the rest of a chunk; no connection breaks."""
+        self._run(self._change(links, passable=True, left=after))
 
     def heal(self) -> None:
-        self._run(self._change(list(self._wires), passable=True, moving=True))
+        self._run(self._change(list(self._wires), passable=True, left=inf))
 
     def close(self) -> None:
         self._run(self._close())
@@ -92,14 +101,11 @@ class Links:
         self._servers.append(server)
         return f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
-    async def _change(self, links: Iterable[Link], *, passable: bool, moving: bool) -> None:
+    async def _change(self, links: Iterable[Link], *, passable: bool, left: float) -> None:
         for link in links:
             wire = self._wire(link)
             wire.passable = passable
-            if moving:
-                wire.moving.set()
-            else:
-                wire.moving.clear()
+            wire.let(left)
             if not passable:
                 wire.break_connections()
 
@@ -140,6 +146,7 @@ class Links:
         with contextlib.suppress(OSError):
             while data := await reader.read(CHUNK_BYTES):
                 await wire.moving.wait()
+                wire.let(wire.left - len(data))
                 writer.write(data)
                 await writer.drain()
 

@@ -18,7 +18,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 def ended(node: Node) -> str:
     """Wait for it to refuse, and return its sentence."""
     assert node.process is not None
-    assert node.process.wait(20) == 1
+    assert node.process.wait(60) == 1
     node.process = None
     return node.tail().splitlines()[-1]
 

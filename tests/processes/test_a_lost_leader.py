@@ -5,7 +5,6 @@
 
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -16,22 +15,27 @@ import pytest
 from jobguard import Client
 from jobguard.errors import JobguardError
 from tests.processes.chaos import between
+from tests.stopwatch import Stopwatch
 from tests.stores import Node, eventually, leader_of, make, nodes
 
-ELECTION_S = 1.0
+# Three times the usual: what waits for no silence takes less than half of it, also on a busy host.
+ELECTION_S = 3.0
+BOUND_S = ELECTION_S / 2
+FLAGS = ["--election-timeout", str(round(ELECTION_S * 1000))]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def three() -> Iterator[list[Node]]:
-    with nodes(3) as started:
+    with nodes(3, FLAGS) as started:
         yield started
 
 
 class Load:
     """One client that puts, one after another, at whichever node answers."""
 
-    def __init__(self, stores: list[Node]) -> None:
+    def __init__(self, stores: list[Node], watch: Stopwatch) -> None:
         self.answered: list[float] = []
+        self._watch = watch
         self._client = Client([store.url for store in stores])
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._put)
@@ -50,13 +54,13 @@ class Load:
         while not self._over.is_set():
             try:
                 self._client.put("a", str(len(self.answered)))
-                self.answered.append(time.monotonic())
+                self.answered.append(self._watch.seconds)
             except JobguardError:
                 continue
 
     def goes_on(self) -> None:
         goal = len(self.answered) + 20
-        eventually(lambda: len(self.answered) >= goal, 20, "puts that are answered")
+        eventually(lambda: len(self.answered) >= goal, 60, "puts that are answered")
 
     def longest_gap_since(self, moment: float) -> float:
         times = [moment, *(at for at in self.answered if at > moment)]
@@ -66,10 +70,10 @@ class Load:
 def gaps_around(signal_number: int, stores: list[Node]) -> list[float]:
     """The longest time without an answer, for each of three leaders ended by this signal."""
     gaps = []
-    with Load(stores) as load:
+    with Stopwatch() as watch, Load(stores, watch) as load:
         for _ in range(3):
             leader = leader_of(stores)
-            since = time.monotonic()
+            since = watch.seconds
             leader.kill(signal_number)
             load.goes_on()
             gaps.append(load.longest_gap_since(since))
@@ -81,18 +85,18 @@ def gaps_around(signal_number: int, stores: list[Node]) -> list[float]:
 
 def test_a_leader_that_is_told_to_stop_hands_over_and_writes_go_on(three: list[Node]) -> None:
     gaps = gaps_around(signal.SIGTERM, three)
-    assert max(gaps) < ELECTION_S, f"nobody was elected for want of a leader: {gaps}"
+    assert max(gaps) < BOUND_S, f"nobody was elected for want of a leader: {gaps}"
 
 
 def test_a_leader_that_is_killed_is_missed_for_less_than_an_election_timeout(three: list[Node]) -> None:
     """Its connections close, and that is the hint. Who waits for silence instead waits as long each time."""
     gaps = gaps_around(signal.SIGKILL, three)
-    assert median(gaps) < ELECTION_S, f"the followers waited for silence: {gaps}"
+    assert median(gaps) < BOUND_S, f"the followers waited for silence: {gaps}"
 
 
 def test_a_link_that_flaps_deposes_no_leader(tmp_path: Path) -> None:
     """The hint is wrong, again and again: a follower's connections to the leader break, and nobody else's."""
-    cluster = make("jobguard", tmp_path, 3)
+    cluster = make("jobguard", tmp_path, 3, FLAGS)
     links = between(cluster)
     try:
         for node in cluster.nodes:

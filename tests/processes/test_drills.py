@@ -59,7 +59,7 @@ def agree(nodes: list[Node]) -> None:
                 answers.append((answer["hash"], answer["hash_revision"], answer.get("compact_revision")))
         return len(set(answers)) == 1
 
-    eventually(hashes, 20, "all to hold the same")
+    eventually(hashes, 60, "all to hold the same")
 
 
 def told_compacted(node: Node, start: int) -> bool:
@@ -144,8 +144,9 @@ def test_a_lost_quorum_is_replaced_by_the_one_that_is_left(cluster: Cluster, tmp
             gateway.put(f"k/{number}", "x")
     before = revision(left)
     assert "in use by another process" in jobguard("recover", "--data-dir", data, code=1)
-    for node in cluster.nodes:
+    for node in lost:
         node.kill()
+    left.kill(SIGTERM)  # on its own disk the last answer need not be, before it is stopped
 
     said = jobguard("recover", "--data-dir", data)
     assert f"member       {left.name} (" in said

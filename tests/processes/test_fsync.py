@@ -41,14 +41,17 @@ class Witness:
         ended = self._strace.poll()
         assert ended is None, f"strace ended with {ended}: {self._strace.communicate()[1].decode()}"
         ours = f"TracerPid:\t{self._strace.pid}\n"
-        return all(ours in thread.read_text() for thread in self._threads.glob("*/status"))
+        try:
+            return all(ours in thread.read_text() for thread in self._threads.glob("*/status"))
+        except OSError:
+            return False  # a thread ended while we looked
 
     def syncs(self) -> int:
         return len(_SYNCED.findall(self._log.read_bytes()))
 
     def stop(self) -> None:
         self._strace.send_signal(signal.SIGINT)  # it lets go of the node, and ends
-        self._strace.communicate(timeout=20)
+        self._strace.communicate(timeout=60)
 
 
 @contextmanager

@@ -3,16 +3,16 @@
 import json
 import subprocess
 import sys
-import time
 import venv
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import Request, urlopen
+from typing import Any
 
 import pytest
 
+from tests.gateway import Gateway
 from tests.ports import free_ports
+from tests.stores import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.timeout(300)
@@ -106,18 +106,17 @@ def node(wheel: Path, environment: Environment) -> Iterator[str]:
         yield url
     finally:
         process.terminate()
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=60)
     assert b"Traceback" not in errors, errors.decode()
 
 
 def test_a_node_started_from_the_wheel_works(node: str) -> None:
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            request = Request(f"{node}/v3/kv/put", data=b'{"key":"azE=","value":"dg=="}', method="POST")
-            with urlopen(request, timeout=10) as answer:
-                assert json.load(answer)["header"]["revision"] == "2"
-                return
-        except URLError:
-            assert time.monotonic() < deadline, "the node does not answer"
-            time.sleep(0.1)
+    with Gateway(node) as gateway:
+
+        def answer() -> Any:
+            try:
+                return gateway.put("k1", "v")
+            except ConnectionRefusedError:
+                return None  # not yet
+
+        assert eventually(answer, 60, "an answer")["header"]["revision"] == "2"

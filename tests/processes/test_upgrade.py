@@ -11,7 +11,8 @@ from jobguard_store.machine.commands import LEVEL
 from tests.processes import older
 from tests.stores import Cluster, Node, eventually, make
 
-FLAGS = ["--heartbeat-interval", "50", "--election-timeout", "500", "--snapshot-count", "50"]
+# For word of a member that has just started a node waits three of these: enough for a busy host, too.
+FLAGS = ["--heartbeat-interval", "50", "--election-timeout", "2000", "--snapshot-count", "50"]
 ADD_USER, ADD_MEMBER = "/v3/auth/user/add", "/v3/cluster/member/add"
 REFUSED = (
     "jobguard: not every member of the cluster can read what this request writes: "
@@ -91,7 +92,7 @@ def test_what_is_new_waits_for_the_last_and_from_there_on_an_older_build_does_no
     s3.kill(SIGTERM)
     go_back(s3)
     s3.start()
-    eventually(lambda: ends_with(s3, TOO_OLD), what="the end of one that went back")
+    eventually(lambda: ends_with(s3, TOO_OLD), 60, "the end of one that went back")
     assert add_user(s1, "still") == (200, "")
     upgrade(s3)
     s3.start()
@@ -103,7 +104,7 @@ def test_what_is_new_waits_for_the_last_and_from_there_on_an_older_build_does_no
     cluster.nodes.append(fourth)
     go_back(fourth)
     fourth.start()
-    eventually(lambda: ends_with(fourth, TOO_OLD), what="the end of one that is too old to join")
+    eventually(lambda: ends_with(fourth, TOO_OLD), 60, "the end of one that is too old to join")
     upgrade(fourth)
     fourth.start()
     fourth.wait_until_ready()
