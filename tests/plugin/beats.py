@@ -15,6 +15,12 @@ from jobguard.records import HEADER, Header, Occurrence, Open, decode, read_head
 from tests import rabbitmq
 from tests.plugin.bench import PATIENCE_S, Bench, until
 
+# Of which a host that stands still for a while misses, skips and delays nothing: each must run.
+PATIENT = {
+    "TEST_JOBS": '{"work": {"overlap": "allow", "catch_up": {"all": 50}, "start_deadline": 3600}}',
+    "TEST_TTL": "10",
+}
+
 
 @dataclass(frozen=True)
 class Message:

@@ -32,6 +32,7 @@ from jobguard.client import Client
 from jobguard.demo.outbox import reading
 from jobguard.errors import JobguardError
 from jobguard.records import Cursor, Done, Keys, Verdict, decode
+from tests.broker import PATIENCE_S, is_running
 from tests.plugin.ledger_outbox import STEPS, Effect, all_effects, metadata
 from tests.plugin.ledger_plants import PLANTS
 from tests.ports import free_ports
@@ -120,7 +121,7 @@ class Actor:
         if self._process is not None:
             self.send(signal.SIGCONT, children=True)
             self._process.kill()  # its children die with it
-            self._process.wait(20)
+            self._process.wait(PATIENCE_S)
 
 
 @dataclass
@@ -148,14 +149,16 @@ class Broker:
         return f"redis://127.0.0.1:{self._port}/0"
 
     def start(self) -> None:
-        self._server.start()
+        self._server.start(PATIENCE_S)
 
     def stop(self) -> None:
-        self._server.stop()
+        self._server.stop(PATIENCE_S)
 
     def kill(self) -> None:
         with redis.Redis.from_url(self.url) as connection:
-            os.kill(int(connection.info("server")["process_id"]), signal.SIGKILL)  # type: ignore[index]
+            pid = int(connection.info("server")["process_id"])  # type: ignore[index]
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not is_running(pid), PATIENCE_S, "the broker's end")
         self._server.terminate()
 
     def copy_messages(self, dice: random.Random) -> int:
@@ -295,9 +298,18 @@ class Trouble:
 # --- the run --------------------------------------------------------------------------------------
 
 
-def run(seconds: float, seed: int, folder: Path, plant: str | None = None) -> Report:
+def run(
+    seconds: float,
+    seed: int,
+    folder: Path,
+    plant: str | None = None,
+    *,
+    faults_min: int = 0,
+    copies_min: int = 0,
+) -> Report:
     """Trouble for `seconds`, calm until every occurrence has its verdict, then the judgement.
 
+    On a slow host the trouble goes on until there were as many faults, and copies of messages.
     `plant`: a bug from ledger_plants that the cast shall have, and the judgement find.
     """
     report = Report(seed, seconds)
@@ -320,7 +332,13 @@ def run(seconds: float, seed: int, folder: Path, plant: str | None = None) -> Re
         ledger = Ledger(client, folder)
         ledger.wait_for(10)
         trouble = Trouble(hosts, broker, store, dice, report.faults)
-        _rage(trouble, broker, report, seconds)
+        _rage(
+            trouble,
+            broker,
+            report,
+            seconds,
+            lambda: report.faults.total() >= faults_min and report.copies >= copies_min,
+        )
         last, calm = datetime.now(UTC), time.monotonic()
         ledger.wait_for_all(last, trouble.go_on)
         report.calm_s = time.monotonic() - calm
@@ -351,10 +369,12 @@ def _host(name: str, folder: Path, environment: dict[str, str]) -> Host:
     )
 
 
-def _rage(trouble: Trouble, broker: Broker, report: Report, seconds: float) -> None:
+def _rage(
+    trouble: Trouble, broker: Broker, report: Report, seconds: float, enough: Callable[[], bool]
+) -> None:
     until = time.monotonic() + seconds
     next_fault = time.monotonic()
-    while time.monotonic() < until:
+    while time.monotonic() < until or not enough():
         if time.monotonic() >= next_fault:
             trouble.begin()
             next_fault = time.monotonic() + trouble.dice.uniform(0.3, 2.0)

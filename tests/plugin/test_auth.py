@@ -10,7 +10,7 @@ from jobguard.ops import prefix_end
 from jobguard.records import Done, Verdict, decode
 from tests.accounts import PASSWORD, ROOT_PASSWORD, add_user, as_, enabled, token
 from tests.gateway import Gateway
-from tests.plugin.beats import Beats, beats
+from tests.plugin.beats import PATIENT, Beats, beats
 from tests.plugin.bench import Bench, until
 from tests.stores import KINDS, Node
 
@@ -51,6 +51,7 @@ def test_its_own_prefix_is_all_that_an_app_needs(
 ) -> None:
     """Planned, published, claimed, run and finished; then as well with a password changed under way."""
     who = {"JOBGUARD_USERNAME": "app", "JOBGUARD_PASSWORD_FILE": str(password_file), "TEST_GUARD": "1"}
+    who |= PATIENT
     worker = bench.worker(app="tests.plugin.beat_app", ready=True, **who)
     beat = stage.start(**who)
     until(lambda: len(runs(bench)) >= 2, "two runs")

@@ -13,7 +13,7 @@ from celery.canvas import Signature
 
 from jobguard.records import Occurrence, Verdict
 from tests.broker import is_running
-from tests.plugin.beats import Beats, beats
+from tests.plugin.beats import PATIENT, Beats, beats
 from tests.plugin.bench import WORLDS, Bench, until
 
 pytestmark = WORLDS
@@ -31,14 +31,15 @@ def test_a_leader_that_dies_beside_its_publication_costs_no_run_and_adds_none(
 ) -> None:
     """Planned and not published, or published and not noted: its successor cannot tell which."""
     gate, held = held_at(stage.bench)
-    victim = stage.start(TEST_HOLD=moment, TEST_HOLD_AT=str(gate))
+    jobs = {"TEST_JOBS": PATIENT["TEST_JOBS"]}
+    victim = stage.start(TEST_HOLD=moment, TEST_HOLD_AT=str(gate), **jobs)
     until(held.exists, moment)
     victim.kill()
     ((occurrence, left),) = stage.opened().items()
     assert left.published == 0
     assert [each.occurrence for each in stage.messages()] == [occurrence] * moment.startswith("after")
-    stage.bench.worker(app="tests.plugin.beat_app", TEST_GUARD="1")
-    stage.start()
+    stage.bench.worker(app="tests.plugin.beat_app", TEST_GUARD="1", **jobs)
+    stage.start(**jobs)
     assert stage.bench.verdict(occurrence).verdict is Verdict.RAN
     following = until(lambda: later(stage, occurrence), "the next ones are planned")
     assert stage.bench.verdict(following).verdict is Verdict.RAN
@@ -77,9 +78,10 @@ def test_a_process_that_dies_before_it_claims_leaves_the_run_to_the_next_deliver
         worker.kill()
         gate.touch()
         until(lambda: not is_running(pid), "the child dies with its parent")
-        bench.worker()
     assert bench.attempt(occurrence, 1) is None
     assert bench.state(sent) == "PENDING"
+    if victim == "worker":
+        bench.worker()
     if (bench.on_rabbitmq, task, victim) != (True, "run_late", "worker"):
         bench.send(occurrence, task)
     assert bench.verdict(occurrence).verdict is Verdict.RAN

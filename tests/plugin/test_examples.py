@@ -45,7 +45,7 @@ def running(folder: Path, environment: dict[str, str], *commands: list[str]) -> 
     finally:
         for process in processes:
             process.kill()
-            process.wait(10)
+            process.wait(60)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_an_example(bench: Bench, example: str, name: str, table: str) -> None:
 def _ask(name: str, folder: Path, environment: dict[str, str], *words: str) -> str:
     command = [*CELERY, "-A", name, "jobguard", *words]
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -14,7 +14,7 @@ NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 @pytest.mark.timeout(600)
 def test_each_effect_happens_once_through_kills_pauses_and_copies(tmp_path: Path) -> None:
-    report = run(seconds=60, seed=1, folder=tmp_path)
+    report = run(seconds=60, seed=1, folder=tmp_path, faults_min=25, copies_min=100)
     print(report)
     assert report.violations == [], str(report)
     assert report.faults.total() >= 25

@@ -9,7 +9,7 @@ import redis
 
 from jobguard.records import Done, decode
 from tests.certificates import Tls
-from tests.plugin.beats import beats
+from tests.plugin.beats import PATIENT, beats
 from tests.plugin.bench import Bench, until
 from tests.stores import KINDS, Kind, Node, running
 
@@ -35,9 +35,10 @@ def bench(tmp_path: Path, store: Node, broker_url: str) -> Iterator[Bench]:
 def test_what_a_beat_plans_a_worker_claims_and_finishes(bench: Bench, store: Node) -> None:
     """Planned, published, claimed, run and recorded: beat, parent and child each dial for themselves."""
     assert store.tls is not None
+    environment = {**store.tls.environment, **PATIENT}
     with beats(bench) as stage:
-        bench.worker(app="tests.plugin.beat_app", TEST_GUARD="1", **store.tls.environment)
-        stage.start(**store.tls.environment)
+        bench.worker(app="tests.plugin.beat_app", TEST_GUARD="1", **environment)
+        stage.start(**environment)
         ran = until(lambda: bench.journal_path.read_text().splitlines() or None, "a run")
         first = json.loads(ran[0])
         (done, *_) = until(lambda: bench.client.prefix(bench.keys.prefix("done")).kvs or None, "a verdict")
