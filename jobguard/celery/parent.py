@@ -76,7 +76,7 @@ class Parent:
         self._stopping = threading.Event()
         self._keeper = native_thread(self._keep, "jobguard-keeper")
         self._in_loop: Callable[[Callable[[], None]], None] = lambda call: call()
-        self._reachable = True
+        self._lacking: set[str] = set()  # why there is no lease: all that was said since there was one
         self._advertised_on = 0
         self._seen_dead: set[int] = set()
         self._burying: set[int | None] = set()
@@ -177,13 +177,13 @@ class Parent:
             if self._advertised_on != self._session.lease_id:
                 self._advertise(self._session.lease_id)
         except JobguardError as error:
-            if self._reachable:
+            if str(error) not in self._lacking:
                 logger.warning("jobguard: no lease, so claims wait: %s", error)
-            self._reachable = False
+            self._lacking.add(str(error))
             return AGAIN_S
-        if not self._reachable:
+        if self._lacking:
             logger.warning("jobguard: the store answers again")
-        self._reachable = True
+        self._lacking = set()
         return _LOOK_S
 
     def _advertise(self, lease: int) -> None:

@@ -68,6 +68,8 @@ def test_its_own_prefix_is_all_that_an_app_needs(
 
 
 def test_a_worker_whose_password_is_wrong_says_so(gateway: Gateway, bench: Bench) -> None:
-    worker = bench.worker(ready=False, JOBGUARD_USERNAME="app", JOBGUARD_PASSWORD="wrong")
+    who = {"JOBGUARD_USERNAME": "app", "JOBGUARD_PASSWORD": "wrong"}
+    patience = {"TEST_TTL": "60", "TEST_TIMEOUT": "20"}  # a password takes a busy host seconds to check
+    worker = bench.worker(ready=False, **who, **patience)
     until(lambda: "authentication failed, invalid user ID or password" in worker.log, "the reason")
     assert '"wrong"' not in worker.log

@@ -43,6 +43,25 @@ def parent(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     parent.stop()
 
 
+def test_each_reason_for_which_there_is_no_lease_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A store that is slow at first, and then says what is wrong: a password, say."""
+    monkeypatch.setattr(deadline.tempfile, "tempdir", str(tmp_path))
+    settings = Settings(endpoints=("http://127.0.0.1:9",))
+    parent = Parent(settings, WorkerDirectory.make(), advertisement("w1@test", "prefork", 1))
+    answers = [Unavailable(text) for text in ("timed out", "wrong password", "timed out", "wrong password")]
+
+    def session(*_: Any) -> None:
+        raise answers.pop(0)
+
+    monkeypatch.setattr("jobguard.celery.parent.Session", session)
+    while answers:
+        parent._have_lease()
+    said = [record.args[0] for record in caplog.records if "no lease" in record.msg]
+    assert [str(each) for each in said] == ["timed out", "wrong password"]
+
+
 def claim(bench: Bench, parent: Parent, child: ChildFile) -> Occurrence:
     """A child of the parent runs an occurrence."""
     lease = parent._written.lease
