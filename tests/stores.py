@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -86,8 +87,13 @@ class Node:
         try:
             with urllib.request.urlopen(f"{self.url}/health", timeout=5, context=self.context) as answer:
                 return bool(json.load(answer)["health"] == "true")
-        except OSError:
+        except (OSError, HTTPException):
             return False
+
+    def knows_its_version(self) -> bool:
+        """Of an etcd: it serves before its cluster has agreed on one."""
+        with self.gateway() as gateway:
+            return bool(gateway.get("/version").json["etcdcluster"] == "3.5.0")
 
     def status(self) -> Any:
         with self.gateway() as gateway:
@@ -157,6 +163,8 @@ def etcd(size: int = 1) -> Iterator[list[Node]]:
         tempfile.TemporaryDirectory(prefix="jobguard-test-") as directory,
         running("etcd", Path(directory), size, ["--unsafe-no-fsync"]) as cluster,
     ):
+        for node in cluster.nodes:
+            eventually(node.knows_its_version, 60, f"the cluster's version at {node.name}")
         yield cluster.nodes
 
 

@@ -169,6 +169,6 @@ def test_importing_a_package_loads_nothing_heavy(module: str) -> None:
     heavy = {"celery", "flask", "sqlalchemy", "urllib3", "uvicorn"}
     code = f"import sys, {module}; print(*sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=110, check=True
     )
     assert done.stdout.split() == []

@@ -62,8 +62,8 @@ def test_a_later_run_has_a_larger_token() -> None:
 
 
 def test_a_node_is_there_within_a_second_and_leaves_nothing() -> None:
-    """Measured where nobody else may be at work: the best of some tries, in wall time or in its own."""
-    best = 60.0
+    """The best of some tries; where others are at work, by what it computes, on half as fast a host."""
+    quickest, lightest = 60.0, 60.0
     for _ in range(4):
         began, used = time.monotonic(), os.times()
         with node() as url, jobguard.Client([url]) as client:
@@ -72,10 +72,10 @@ def test_a_node_is_there_within_a_second_and_leaves_nothing() -> None:
             assert client.get("/x") is not None
         ended = os.times()
         computed = ended.children_user + ended.children_system - used.children_user - used.children_system
-        best = min(best, took, computed)
-        if best < 1.0:
+        quickest, lightest = min(quickest, took), min(lightest, computed)
+        if quickest < 1.0:
             break
-    assert best < 1.0
+    assert quickest < 1.0 or lightest < 1.5
     with pytest.raises(jobguard.Unavailable), jobguard.Client([url], timeout=0.2) as client:
         client.get("/x")
 
@@ -106,7 +106,7 @@ def test_the_fixtures_in_a_project_of_their_own(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
         check=False,
     )
     assert "3 passed" in done.stdout, done.stdout + done.stderr

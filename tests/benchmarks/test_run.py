@@ -1,6 +1,7 @@
 """The benchmark itself: it still runs, and it leaves nothing behind."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -45,15 +46,22 @@ def benchmark(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 def marked(mark: str) -> list[int]:
-    """The processes that carry it and are not over."""
+    """The processes that carry it and are not over, nor killed and about to be."""
     found = []
     for environment in Path("/proc").glob("[0-9]*/environ"):
         try:
-            if mark.encode() in environment.read_bytes().split(b"\0"):
+            carried = mark.encode() in environment.read_bytes().split(b"\0")
+            if carried and not is_killed(environment.parent):
                 found.append(int(environment.parent.name))
         except OSError:  # of somebody else, or just gone
             continue
     return found
+
+
+def is_killed(process: Path) -> bool:
+    """Whether its SIGKILL is still to be delivered: the host may not have run it since."""
+    pending = re.findall(r"^(?:SigPnd|ShdPnd):\s+(\w+)", (process / "status").read_text(), re.MULTILINE)
+    return any(int(signals, 16) >> signal.SIGKILL - 1 & 1 for signals in pending)
 
 
 def folders() -> list[Path]:

@@ -114,7 +114,6 @@ def test_every_name_has_etcds_kind_labels_and_bounds() -> None:
         leader_of(theirs).gateway() as oracle,
         leader_of(ours).gateway() as gateway,
     ):
-        eventually(lambda: oracle.get("/version").json["etcdcluster"] == "3.5.0", what="its version")
         original, page = read(oracle), read(gateway)
     assert page.kinds.keys() == NAMES
     assert page.kinds.pop(ROUND_TRIPS) == "histogram"
