@@ -41,6 +41,7 @@ def messages(app: Celery, planned: Mapping[str, str], longest: Mapping[str, floa
     yield from _loss(app, late)
     if "amqp" in transport:
         yield from _confirm(app)
+        yield from _countdown(app)
 
 
 # --- handed out again ---------------------------------------------------------------------------
@@ -143,6 +144,24 @@ def _confirm(app: Celery) -> Iterator[Finding]:
             "confirm",
             "confirm_publish is off: a message that RabbitMQ lost counts as sent, until it is sent again",
             'set broker_transport_options = {"confirm_publish": True}',
+        )
+
+
+def _countdown(app: Celery) -> Iterator[Finding]:
+    """A worker takes no more of a quorum queue than its prefetch count, however many of these wait for their
+    time. RabbitMQ keeps them until then, but not for a direct exchange, which is Celery's default.
+    """
+    direct = {
+        name
+        for name, queue in app.amqp.queues.items()
+        if (queue.queue_arguments or {}).get("x-queue-type") == "quorum" and queue.exchange.type == "direct"
+    }
+    if direct:
+        yield warned(
+            "countdown",
+            f"{named(direct)}: a quorum queue of a direct exchange, so a retry with a countdown takes the "
+            "place of other messages in its worker until it is due",
+            'set task_default_exchange_type = "topic", or the type of the queue\'s own exchange',
         )
 
 

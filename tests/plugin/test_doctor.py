@@ -241,6 +241,17 @@ def test_rabbitmq_is_asked_to_confirm(app: Celery) -> None:
     assert found["confirm"] == "pass"
 
 
+def test_a_quorum_queue_that_keeps_no_retry_until_it_is_due(app: Celery) -> None:
+    from jobguard.celery.transports import messages
+
+    app.conf.update(broker_url="amqp://127.0.0.1:9//", task_default_queue_type="quorum")
+    found = {each.check: each for each in messages(app, {}, {})}
+    assert found["countdown"].text.startswith("celery: a quorum queue of a direct exchange")
+    topical = Celery(broker="amqp://127.0.0.1:9//", set_as_current=False)
+    topical.conf.update(task_default_queue_type="quorum", task_default_exchange_type="topic")
+    assert "countdown" not in {each.check for each in messages(topical, {}, {})}
+
+
 def test_tasks_that_nothing_guards(bench: Bench, app: Celery) -> None:
     task(app, "importer", acks_late=True, reject_on_worker_lost=True)
     task(app, "short", acks_late=True, time_limit=60)

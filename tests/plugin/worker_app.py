@@ -26,6 +26,10 @@ from jobguard.fencing.sqlalchemy import fence
 app = Celery("worker_app", broker=os.environ["TEST_BROKER"], backend=os.environ["TEST_BACKEND"])
 if os.environ["TEST_BROKER"].startswith("amqp"):
     app.conf.broker_transport_options = {"confirm_publish": True}
+if queue := os.environ.get("TEST_QUORUM_QUEUE"):
+    app.conf.update(
+        task_default_queue=queue, task_default_queue_type="quorum", task_default_exchange_type="topic"
+    )
 app.conf.update(
     broker_connection_retry_on_startup=True,
     worker_prefetch_multiplier=1,
@@ -99,6 +103,14 @@ def retry_once(self: Any) -> int:
     if self.request.retries < 2:
         raise self.retry(countdown=0)
     return int(self.request.retries)
+
+
+@app.task(name="retry_later", bind=True, max_retries=3)
+def retry_later(self: Any, seconds: float) -> str:
+    note("started", r=self.request.retries)
+    if self.request.retries == 0:
+        raise self.retry(countdown=seconds)
+    return "result"
 
 
 @app.task(name="retry_slowly", bind=True, max_retries=3)
