@@ -32,7 +32,11 @@ def client(store: Cluster, request: pytest.FixtureRequest) -> Iterator[Client]:
 @pytest.fixture
 def run(client: Client) -> Run:
     """`jobguard` with these arguments, connected by the environment, its output not a terminal."""
-    environment = {"JOBGUARD_ENDPOINTS": ",".join(client.urls), "JOBGUARD_NAMESPACE": client.namespace}
+    environment = {
+        "JOBGUARD_ENDPOINTS": ",".join(client.urls),
+        "JOBGUARD_NAMESPACE": client.namespace,
+        "JOBGUARD_TIMEOUT": "30",
+    }
 
     def call(*arguments: str, **how: str) -> Result:
         return CliRunner(env=environment).invoke(main, arguments, catch_exceptions=False, **how)

@@ -248,7 +248,7 @@ def test_the_command_takes_them_too(guarded: Guarded, tmp_path: Path) -> None:
         (listed, {"JOBGUARD_USERNAME": "app", "JOBGUARD_PASSWORD": PASSWORD}, 0),
         (listed, {}, 1),
     ):
-        done = CliRunner().invoke(main, words, env=env)
+        done = CliRunner().invoke(main, words, env=env | {"JOBGUARD_TIMEOUT": "30"})
         assert done.exit_code == code, done.output
     assert "user name is empty" in done.stderr
 
