@@ -47,7 +47,7 @@ def test_a_body_that_tells_of_another_ones_end_has_failed_and_no_more(fleet: Fle
         occurrence = bench.plan(error.__name__, "heard")
         bench.send(occurrence, "heard", 1, error.__name__)
         assert bench.verdict(occurrence).verdict is Verdict.FAILED
-        fleet.free("ending", number, PATIENCE_S)
+        until(lambda n=number: not fleet.locks("ending", n), "the key is free")
     seconds = 2.5 if fleet.pool == "prefork" else 0  # a child that was buried is killed after two
     assert fleet.send("hogging", 1, seconds).get(PATIENCE_S) == "result"
 
@@ -57,7 +57,7 @@ def test_a_body_that_would_end_its_process_fails_alone(fleet: Fleet) -> None:
     """The worker lives, who waits is told, and the key is free."""
     with pytest.raises(jobguard.LockLost, match="the body raised SystemExit: as it must"):
         fleet.send("ending", 1, "SystemExit").get(PATIENCE_S)
-    fleet.free("ending", 1, PATIENCE_S)
+    until(lambda: not fleet.locks("ending", 1), "the key is free")
     assert fleet.send("again", 1).get(PATIENCE_S) == 4
     assert fleet.send("auto", 1).get(PATIENCE_S) == 2
 
@@ -74,6 +74,6 @@ def test_a_revoke_or_a_limit_ends_a_greenlet_and_frees_its_place(fleet: Fleet) -
         fleet.app.control.revoke(revoked.id, terminate=True)
         with pytest.raises(TaskRevokedError):
             revoked.get(PATIENCE_S)
-    fleet.free("patient", 1, PATIENCE_S)
+    until(lambda: not fleet.locks("patient", 1), "the key is free")
     assert len(fleet.lines("patient", 1)) == 1
     assert fleet.send("patient", 1).get(PATIENCE_S) == "result"
