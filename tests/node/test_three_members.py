@@ -263,7 +263,7 @@ def test_two_of_three_gone_is_no_leader_and_one_back_is_enough(tmp_path: Path) -
             await three.leader()
             await put(survivor, "a", "4")
             assert await get(three[first], "a") == "4"
-            with contextlib.suppress(StoreError):
+            with contextlib.suppress(StoreError, OutcomeUnknown):
                 await soon(unknown)
 
     run(story())
