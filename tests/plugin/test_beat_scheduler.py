@@ -66,7 +66,8 @@ def test_making_one_touches_nothing(app: Celery, lazy: bool) -> None:
     scheduler.close()
 
 
-def test_a_tick_without_a_store_ends_in_a_short_pause(app: Celery) -> None:
+def test_a_tick_without_a_store_ends_in_a_short_pause(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobguard.celery.beat._EXIT_S", 60.0)
     scheduler = Scheduler(app)
     for _ in range(3):
         assert 0 < scheduler.tick() <= 1
@@ -79,6 +80,7 @@ def test_one_that_was_closed_and_whose_exit_was_swallowed_ends_all_the_same(
     app: Celery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Raised by a signal handler inside a finalizer, SystemExit goes no further."""
+    monkeypatch.setattr("jobguard.celery.beat._EXIT_S", 60.0)
     scheduler = Scheduler(app)
     scheduler.close()
     assert scheduler.tick() <= 1
