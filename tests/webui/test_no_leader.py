@@ -9,6 +9,7 @@ from werkzeug.test import TestResponse
 
 from jobguard import Client, observe
 from jobguard_webui import create_app
+from jobguard_webui.app import STORE_TIMEOUT_S
 from tests.faces import queue
 from tests.ports import free_ports
 from tests.stores import Cluster, Kind, eventually, running
@@ -22,7 +23,7 @@ def cluster(kind: Kind, tmp_path: Path) -> Iterator[Cluster]:
 
 
 def answered(ask: Callable[[], TestResponse], status: int = 200) -> TestResponse:
-    """The answer of that status. One node is left a second to answer in, and a host that stands still takes
+    """The answer of that status. One node is left a moment to answer in, and a host that stands still takes
     that, too: 503 and a sentence are the truth then, and nothing else is."""
 
     def once() -> TestResponse | None:
@@ -36,7 +37,7 @@ def answered(ask: Callable[[], TestResponse], status: int = 200) -> TestResponse
 
 def test_two_of_three_nodes_die_and_come_back(cluster: Cluster) -> None:
     patient = Client(cluster.endpoints, timeout=30)
-    app = create_app(patient.at(patient.urls, timeout=1.0), token=TOKEN)
+    app = create_app(patient.at(patient.urls, timeout=STORE_TIMEOUT_S), token=TOKEN)
     api = Bearer(app, app.response_class)
     browser = app.test_client()
     browser.post("/sign-in", data={"token": TOKEN}, headers=OURS)
