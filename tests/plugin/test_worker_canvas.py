@@ -27,6 +27,8 @@ def app(bench: Bench) -> Iterator[Celery]:
             waiting.clear()  # whom nobody asked: the app would keep them
         gc.collect()  # results unsubscribe as they go, while there is a broker
         app.backend.result_consumer.stop()
+        app.backend.client.connection_pool.disconnect()
+    gc.collect()  # connections that Celery forgot when one was lost: here, where that is no error
 
 
 def told(bench: Bench) -> list[Any]:
