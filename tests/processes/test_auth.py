@@ -9,6 +9,7 @@ import pytest
 from tests.accounts import PASSWORD, ROOT_PASSWORD, add_user, as_, disable, enable, raw, token
 from tests.gateway import Answer, Gateway, b64, unb64
 from tests.messages import PUT, RANGE, WATCH, create, put, range_
+from tests.processes.test_catching_up import applied, leave_behind
 from tests.processes.test_drills import flags_of, jobguard
 from tests.processes.test_upgrade import newcomer
 from tests.stores import Cluster, Node, eventually, leader_of, make, running
@@ -32,6 +33,10 @@ def gateways(cluster: Cluster) -> Iterator[list[Gateway]]:
     yield gateways
     for gateway in gateways:
         gateway.close()
+
+
+def data_of(node: Node) -> Path:
+    return Path(node.command[node.command.index("--data-dir") + 1])
 
 
 def test_what_one_member_acknowledged_counts_at_the_next(gateways: list[Gateway]) -> None:
@@ -58,7 +63,7 @@ def test_what_one_member_acknowledged_counts_at_the_next(gateways: list[Gateway]
 def test_nobody_else_on_the_host_reads_the_hashes(cluster: Cluster) -> None:
     """Also in a directory that was there before, for others to look into."""
     for node in cluster.nodes:
-        folder = Path(node.command[node.command.index("--data-dir") + 1])
+        folder = data_of(node)
         modes = {each.name: each.stat().st_mode & 0o077 for each in (folder, *folder.rglob("*"))}
         assert len(modes) > 2
         assert set(modes.values()) == {0}, modes
@@ -89,7 +94,8 @@ def test_users_outlive_a_restart(cluster: Cluster, gateways: list[Gateway]) -> N
 def test_a_member_that_took_a_snapshot_asks_the_same_users(cluster: Cluster) -> None:
     """What made them it has never seen; a token from then is good at the others only."""
     late = next(node for node in cluster.nodes if not node.leads())
-    [other, _] = [node for node in cluster.nodes if node is not late]
+    others = [node for node in cluster.nodes if node is not late]
+    other, left_at = others[0], applied(late)
     late.kill()
     with other.gateway() as gateway:
         root = enable(gateway)
@@ -97,6 +103,7 @@ def test_a_member_that_took_a_snapshot_asks_the_same_users(cluster: Cluster) -> 
         user = token(gateway, "user")
         for number in range(400):
             as_(gateway, user, PUT, put("a/k", str(number)))
+        leave_behind(left_at, others, data_of(late).parent)
         late.start()
         late.wait_until_ready()
         eventually(lambda: "lives by a snapshot" in late.log.read_text(), what="a snapshot")
