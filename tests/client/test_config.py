@@ -74,22 +74,27 @@ def test_one_prefix_does_not_see_another(client: Client) -> None:
 
 def test_a_change_on_one_host_is_seen_on_the_other(client: Client, other: Client) -> None:
     here, there = Config("app", client), Config("app", other)
+    values = ["before", "a@example.org", "b@example.org", None]
+    here["sender"] = values[0]
     seen: list[tuple[str, object]] = []
+    found: list[object] = []  # judged outside: what a callback raises is only logged
     told = threading.Condition()
 
     @there.on_change
     def changed(name: str, value: object) -> None:
         with told:
+            found.append(there.get(name))
             seen.append((name, value))
             told.notify_all()
-        assert there.get(name) == value  # the mapping is already new when the callback runs
 
-    here["sender"] = "a@example.org"
-    here["sender"] = "b@example.org"
+    here["sender"] = values[1]
+    here["sender"] = values[2]
     del here["sender"]
     with told:
         assert told.wait_for(lambda: len(seen) == 3, 30)
-    assert seen == [("sender", "a@example.org"), ("sender", "b@example.org"), ("sender", None)]
+    assert seen == [("sender", value) for value in values[1:]]
+    # The mapping is already new when the callback runs; or newer, as changes may come together.
+    assert all(values.index(now) >= values.index(value) for now, (_, value) in zip(found, seen, strict=True))  # type: ignore[arg-type]
     here.close()
     there.close()
 

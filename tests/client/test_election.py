@@ -44,7 +44,7 @@ def test_the_next_candidate_leads_when_the_leader_resigns(client: Client, other:
 
 def test_resigning_ends_a_campaign_at_once(client: Client, other: Client) -> None:
     with client.election("beat"):
-        candidate = other.election("beat")
+        candidate = other.election("beat", ttl=300)  # at each third of it, it would look again by itself
         won: list[bool] = []
         waiting = threading.Thread(target=lambda: won.append(candidate.campaign()))
         waiting.start()

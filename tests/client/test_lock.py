@@ -343,6 +343,7 @@ def test_the_time_allowed_is_kept(client: Client, other: Client) -> None:
         assert not other.lock("l").acquire(timeout=0.3)
         assert boottime() - started >= 0.3
         assert watch.seconds < 3  # it looks at its lease every five
+        eventually(lambda: waiters(client) == 0)
 
 
 def test_one_at_a_time_while_the_leader_is_killed(three_nodes: Cluster, namespace: str) -> None:

@@ -89,12 +89,18 @@ def test_it_is_lost_for_good_even_if_the_store_comes_back(client: Client) -> Non
 
 
 def test_a_callback_that_hangs_does_not_hold_up_the_renewals(client: Client) -> None:
-    release = threading.Event()
+    release, returned = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        release.wait(60)
+        returned.set()
+
     with client.session(4) as session:
-        session.on_suspect(lambda: release.wait(60) and None)
+        session.on_suspect(hang)
         session._tell(State.SUSPECT)
         first = session.deadline
         eventually(lambda: session.deadline > first, what="a renewal")
+        assert not returned.is_set()
         release.set()
 
 

@@ -55,7 +55,8 @@ def test_a_transaction_comes_as_one_batch(client: Client) -> None:
         assert (batch.revision, told(batch.events)) == (done.revision, [("PUT", b"1"), ("PUT", b"2")])
 
 
-def test_closing_from_another_thread_ends_it_at_once(client: Client) -> None:
+def test_closing_from_another_thread_ends_it_at_once(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobguard.watch.IDLE", 1000.0)
     watch = client.watch(client.key("k"))
     ended = threading.Event()
 
@@ -67,7 +68,7 @@ def test_closing_from_another_thread_ends_it_at_once(client: Client) -> None:
     thread.start()
     eventually(lambda: watch._open is not None)
     watch.close()
-    assert ended.wait(30)  # and not at the end of its poll
+    assert ended.wait(30)  # and not at the end of its poll, nor of a silence
     thread.join()
     assert watch.poll(30) is None
 

@@ -44,6 +44,7 @@ def test_a_member_that_is_stopped_hands_over_first(tmp_path: Path) -> None:
             three[old].config = replace(three[old].config, election_timeout_ms=50_000)  # not given up sooner
             await soon(three[old].hand_over())
             me = three[old].header().member_id
+            assert three[old].status().leader not in (None, me), "it returns once another leads"
             await eventually(lambda: follower.status().leader not in (None, me), "word of the new leader")
             await three.stop(old)
             await put(follower, "a", "2")

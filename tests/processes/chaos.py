@@ -273,8 +273,9 @@ def answered(node: Node, path: str, message: object) -> tuple[float, Any]:
     """When this was asked, and the answer; where a busy host costs an election, it is asked once more."""
 
     def ask() -> tuple[float, Any] | None:
-        with contextlib.suppress(OSError, HTTPException), node.gateway() as gateway:
+        with contextlib.suppress(TimeoutError), node.gateway() as gateway:
             begin, answer = time.monotonic(), gateway.post(path, message)
+            assert answer.status in (200, 503, 504), answer
             return (begin, answer.json) if answer.status == 200 else None
         return None
 
