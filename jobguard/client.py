@@ -88,6 +88,9 @@ PAGE = 1000
 
 STATUS = "/v3/maintenance/status"
 
+_DATE_S = 1.1
+"""How far a Date may be behind its clock: it has whole seconds, and our store writes ten in each."""
+
 
 class Grant(NamedTuple):
     """A lease, with the TTL in seconds that the store gave it: it raises what is too short."""
@@ -145,7 +148,7 @@ class Client:
         self._endpoints = Endpoints(parsed, certificates, login)
         self.spare_sessions: defaultdict[float, deque[Session]] = defaultdict(deque)  # by TTL; see session.py
         self._cluster_id = 0
-        self._clock = (b"", 0.0)
+        self._clock = (b"", 0.0, 0.0)
 
     @classmethod
     def from_settings(cls, settings: Settings, *, timeout: float | None = None) -> Self:
@@ -416,16 +419,25 @@ class Client:
         return self._cluster_id
 
     def clock_offset(self) -> float | None:
-        """Seconds the store's clock is ahead of ours, to about half a second; None before the first answer.
+        """Seconds the store's clock is ahead of ours, to half a second; None before the first answer.
 
-        From the last answer's Date header, which has whole seconds, and the monotonic clock since: so a
-        clock of ours that is set shows at once.
+        All that is known is an interval: the last answer's Date was read at some moment from the question to
+        the answer, and has whole seconds. While our clock may agree it is 0: a pause of ours widens the
+        interval, and is no offset. Else it is the end of it that is nearer, and what the Date leaves open
+        beyond that. The monotonic clock tells the time since: so a clock of ours that is set shows at once.
         """
-        date, received = self._clock
+        date, asked, answered = self._clock
         if not date:
             return None
-        at_answer = parsedate_to_datetime(date.decode()).timestamp() + 0.5
-        return at_answer + (time.monotonic() - received) - time.time()
+        read = parsedate_to_datetime(date.decode()).timestamp()
+        before, ours, after = time.monotonic(), time.time(), time.monotonic()
+        least = read - (ours - (before - answered))
+        most = read + _DATE_S - (ours - (after - asked))
+        if least > 0:
+            return least + _DATE_S / 2
+        if most < 0:
+            return most - _DATE_S / 2
+        return 0.0
 
     # --- what is built on it ---
 
@@ -471,14 +483,15 @@ class Client:
         self, path: str, request: wire.Message, kind: type[wire.M], harmless: bool, timeout: float | None
     ) -> wire.M:
         timeout = self.timeout if timeout is None else timeout
+        asked = time.monotonic()
         answer = self.endpoints.ask(
             path,
             wire.encode(request),
             harmless=harmless,
-            deadline=time.monotonic() + timeout,
+            deadline=asked + timeout,
             patience=timeout / 3,
         )
-        self._clock = (answer.date, time.monotonic())
+        self._clock = (answer.date, asked, time.monotonic())
         try:
             return wire.decode(answer.body, kind)
         except msgspec.DecodeError as error:

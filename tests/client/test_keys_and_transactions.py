@@ -2,6 +2,8 @@
 
 import secrets
 import time
+from email.utils import formatdate
+from typing import Any
 
 import pytest
 
@@ -18,6 +20,7 @@ from jobguard.client import (
 )
 from jobguard.errors import Compacted, ConfigurationError, LeaseNotFound, ServerError
 from jobguard.ops import prefix_end
+from jobguard.transport import Answer
 from jobguard.wire import CompactionRequest, CompactionResponse
 
 
@@ -189,6 +192,71 @@ def test_the_clock_of_the_store_is_compared_with_ours(client: Client) -> None:
     offset = client.clock_offset()
     assert offset is not None
     assert abs(offset) < 5
+
+
+class Clocks:
+    """`time` in the client: a wall clock that is `ahead` of the store's, and moves when it is told to."""
+
+    def __init__(self, ahead: float, second: float) -> None:
+        self.now, self.ahead, self.in_between = second, ahead, 0.0
+        self._start = time.monotonic()  # deadlines are looked at beside it
+
+    def monotonic(self) -> float:
+        return self._start + self.now
+
+    def time(self) -> float:
+        self.now, moment = self.now + self.in_between, self.now
+        return EPOCH + moment + self.ahead
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+
+EPOCH = 1_800_000_000.0
+
+
+def offset_read(
+    monkeypatch: pytest.MonkeyPatch, clocks: Clocks, late_there: float, late_here: float
+) -> float:
+    """What a client makes of an answer that the store gave `late_there` seconds after the question."""
+    monkeypatch.setattr("jobguard.client.time", clocks)
+    client = Client("http://127.0.0.1:1", timeout=600)
+    (node,) = client.endpoints.nodes
+
+    def exchange(path: str, body: bytes, deadline: float, connect_by: float = 0) -> Answer:
+        clocks.now += late_there
+        date = formatdate(EPOCH + clocks.now, usegmt=True).encode()
+        clocks.now += late_here
+        return Answer(200, date, b"{}")
+
+    monkeypatch.setattr(node, "exchange", exchange)
+    client.status()
+    offset = client.clock_offset()
+    assert offset is not None
+    return offset
+
+
+@pytest.mark.parametrize("second", [0.0, 0.5, 0.99])
+@pytest.mark.parametrize(("late_there", "late_here"), [(0.0, 0.0), (3.0, 0.0), (0.0, 3.0), (1.5, 1.5)])
+def test_a_pause_of_ours_is_no_offset(
+    monkeypatch: pytest.MonkeyPatch, late_there: float, late_here: float, second: float
+) -> None:
+    clocks = Clocks(0, second)
+    assert offset_read(monkeypatch, clocks, late_there, late_here) == 0
+    clocks = Clocks(0, second)
+    clocks.in_between = late_here  # between two looks at the clocks
+    assert offset_read(monkeypatch, clocks, 0, 0) == 0
+
+
+@pytest.mark.parametrize("second", [0.0, 0.5, 0.99])
+@pytest.mark.parametrize("ahead", [-60.0, -3.0, 3.0, 60.0])
+def test_an_offset_is_told_to_a_second_however_late_the_answer(
+    monkeypatch: pytest.MonkeyPatch, ahead: float, second: float
+) -> None:
+    for late in (0.0, 2.0):
+        offset = offset_read(monkeypatch, Clocks(ahead, second), late / 2, late / 2)
+        assert abs(ahead) - late / 2 - 0.6 <= abs(offset) <= abs(ahead) + 0.6
+        assert offset * ahead < 0
 
 
 def test_endpoints_that_cannot_be_meant_are_refused() -> None:

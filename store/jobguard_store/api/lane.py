@@ -334,7 +334,7 @@ class Lane(HttpToolsProtocol):
     # --- the answer -------------------------------------------------------------------------------
 
     def head(self, start: dict[str, Any], keep_alive: bool, chunked: bool = False) -> bytes:
-        """Status line and headers. Those of every answer change once a second, with the date."""
+        """Status line and headers. Those of every answer change ten times a second, with the date."""
         default = self.server_state.default_headers
         if self._common[0] is not default:
             self._common = (default, _lines(default))
