@@ -2,14 +2,17 @@
 
 Place in the house   tests -> stopwatch
 Gives                Stopwatch: the seconds since it was entered, but for those in which nobody here could run
+                     best_of: a bound for the best of some tries, and a wider one for each of them
 Never                bends a wait: those have deadlines of many times what they wait for
 
 "Within a second" speaks of our code. A virtual machine that is paused for a second, or two processors with
 ten processes each, pass the bound with nothing wrong; a bound wide enough for them would find nothing.
 """
 
+import math
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 TICK_S = 0.01
@@ -48,3 +51,16 @@ class Stopwatch:
     def _watch(self) -> None:
         while not self._over.wait(TICK_S):
             self._last = self._stood()
+
+
+def best_of(tries: int, measure: Callable[[], float], *, under: float, each_under: float = math.inf) -> None:
+    """Where processes beside ours take part, a busy host delays a try, and a fault that is always there all.
+
+    One that is there now and then makes such a try wait for something else, a lease's end say: `each_under`
+    is less than that.
+    """
+    took: list[float] = []
+    while not took or min(took) >= under:
+        assert len(took) < tries, took
+        took.append(measure())
+        assert took[-1] < each_under, took

@@ -6,7 +6,9 @@ import subprocess
 import sys
 import time
 
-from tests.stopwatch import Stopwatch
+import pytest
+
+from tests.stopwatch import Stopwatch, best_of
 
 STOPPED_S = 0.5
 CHILD = """
@@ -57,3 +59,13 @@ def test_a_pause_of_the_host_is_not() -> None:
         child.stdin.flush()
         counted, passed = map(float, child.stdout.readline().split())
         assert counted < passed - STOPPED_S / 2
+
+
+def test_the_best_of_some_tries_counts_and_none_may_be_worse_than_a_busy_host_makes_it() -> None:
+    took = [3.0, 0.5, 0.4]
+    best_of(3, lambda: took.pop(0), under=1, each_under=5)
+    assert took == [0.4]
+    with pytest.raises(AssertionError):
+        best_of(3, iter([3.0, 2.0, 1.0, 0.5]).__next__, under=1)
+    with pytest.raises(AssertionError):
+        best_of(3, iter([6.0, 0.5]).__next__, under=1, each_under=5)

@@ -47,7 +47,12 @@ class BeatProcess:
 
     @property
     def leads(self) -> bool:
-        return "this beat leads" in self.log
+        return self.terms > 0
+
+    @property
+    def terms(self) -> int:
+        """How often it came to lead."""
+        return self.log.count("this beat leads")
 
     def kill(self) -> None:
         self.process.kill()

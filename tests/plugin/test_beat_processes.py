@@ -15,11 +15,11 @@ from jobguard.operate import Actor
 from jobguard.records import Done, Occurrence, Open, Verdict, decode, encode, task_id
 from tests.plugin.beats import BeatProcess, Beats, beats
 from tests.plugin.bench import PATIENCE_S, WORLDS, Bench, until
-from tests.stopwatch import Stopwatch
+from tests.stopwatch import Stopwatch, best_of
 from tests.stores import etcd
 
 TTL_S = 4
-NEVER_LAPSES = {"TEST_TTL": 30}
+LONG_TTL_S = 30
 """Where a lead must end by resignation, or not at all."""
 
 
@@ -110,29 +110,28 @@ def taken_over_s(stage: Beats, end: Callable[[BeatProcess], Any], **environment:
     """Seconds from the end of the leading beat until the other one leads."""
     leader, follower = two_beats(stage, **environment)
     stage.wait_for_messages(2)
+    led = follower.terms  # it may have lost one to a host that stood still
     with Stopwatch() as watch:
         end(leader)
-        until(lambda: follower.leads, "the other beat leads")
+        until(lambda: follower.terms > led, "the other beat leads")
         return watch.seconds
 
 
 def test_when_the_leader_is_killed_another_beat_goes_on_within_the_ttl(stage: Beats) -> None:
-    """Measured where others may be at work: the best of some tries."""
-    assert any(taken_over_s(stage, BeatProcess.kill) < TTL_S + 1 for _ in range(3))
+    best_of(3, lambda: taken_over_s(stage, BeatProcess.kill), under=TTL_S + 1, each_under=3 * TTL_S)
     stage.wait_for_messages(len(stage.messages()) + 2)
     assert_every_second_once(stage)  # those between the two are told, as missed
     assert_no_message_twice(stage)
 
 
 def test_when_the_leader_is_stopped_politely_another_goes_on_within_a_second(stage: Beats) -> None:
-    """Measured where others may be at work: the best of some tries. By itself no lease ends as soon."""
     ended: list[BeatProcess] = []
 
     def tell(leader: BeatProcess) -> None:
         leader.process.terminate()
         ended.append(leader)
 
-    assert any(taken_over_s(stage, tell, **NEVER_LAPSES) < 1 for _ in range(4))
+    best_of(4, lambda: taken_over_s(stage, tell, TEST_TTL=LONG_TTL_S), under=1, each_under=LONG_TTL_S / 2)
     assert {beat.process.wait(PATIENCE_S) for beat in ended} == {0}
     stage.wait_for_messages(len(stage.messages()) + 2)
     assert_every_second_once(stage)
@@ -141,7 +140,7 @@ def test_when_the_leader_is_stopped_politely_another_goes_on_within_a_second(sta
 
 def test_a_follower_that_is_stopped_leaves_the_queue_at_once(stage: Beats) -> None:
     """Else the next takeover would wait for the lease of a candidate that is long gone."""
-    leader, follower = two_beats(stage, **NEVER_LAPSES)
+    leader, follower = two_beats(stage, TEST_TTL=LONG_TTL_S)
     assert follower.terminate() == 0
     until(lambda: in_line(stage).keys() == {leader.process.pid}, "only the leader's key is left", 10)
 
