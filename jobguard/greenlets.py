@@ -12,7 +12,9 @@ from threading import Thread, local
 from typing import Any
 
 import gevent
-from gevent import threadpool
+from gevent import monkey, threadpool
+
+_start_new_thread = monkey.get_original("_thread", "start_new_thread")
 
 _here = local()  # `starter`: the hub of whoever started this native thread
 
@@ -40,10 +42,13 @@ class NativeThread(Thread):
 def call_among_greenlets(call: Callable[..., None], *args: Any, **kwargs: Any) -> None:
     """From a native thread: have it called in a greenlet beside the one that started the thread, soon.
 
+    Where all of those are gone, as with a thread of gevent's that ended: in one more thread, which may wait.
     From anywhere else: call it.
     """
     starter = getattr(_here, "starter", None)
     if starter is None:
         call(*args, **kwargs)
+    elif starter.dead:
+        _start_new_thread(call, args, kwargs)
     else:
         starter.loop.run_callback_threadsafe(gevent.spawn, partial(call, *args, **kwargs))
