@@ -245,7 +245,7 @@ def test_a_body_stops_before_its_lease_can_pass_on(bench: Bench) -> None:
         assert "was stopped" in str(bench.result(sent))
         return late
 
-    best_of(3, late_s, under=0)
+    best_of(5, late_s, under=0)
 
 
 def test_a_body_that_clings_is_killed_before_its_lease_can_pass_on(bench: Bench) -> None:
@@ -263,7 +263,7 @@ def test_a_body_that_clings_is_killed_before_its_lease_can_pass_on(bench: Bench)
         assert "swallowed" in bench.events(occurrence)
         return late
 
-    best_of(3, late_s, under=0)
+    best_of(5, late_s, under=0)
 
 
 def test_a_body_that_may_go_on_goes_on_and_asks(bench: Bench) -> None:
