@@ -5,7 +5,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -71,22 +70,12 @@ def writing(nodes: list[Node]) -> Iterator[list[int]]:
 
 
 def applied(node: Node) -> int:
-    return int(status(node)["raftAppliedIndex"])
-
-
-def status(node: Node) -> Any:
-    with node.gateway() as gateway:
-        return gateway.ok("/v3/maintenance/status")
+    return int(node.status()["raftAppliedIndex"])
 
 
 def leader_last(cluster: Cluster) -> list[Node]:
     """The nodes, so that one is taken away whose loss costs no election."""
-
-    def leads(node: Node) -> bool:
-        told = status(node)
-        return bool(told["leader"] == told["header"]["member_id"])
-
-    return sorted(cluster.nodes, key=leads)
+    return sorted(cluster.nodes, key=Node.leads)
 
 
 def snapshots_taken(data: Path) -> int:
