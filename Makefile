@@ -52,7 +52,7 @@ demo: $(READY)
 
 test: $(READY)
 	@$(BIN)/python -m tests.debian
-	@echo "Running the tests (about ten minutes: real nodes, workers and brokers are started and killed)"
+	@echo "Running the tests (about a quarter of an hour: real nodes, workers and brokers are started and killed)"
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 chaos: $(READY)
