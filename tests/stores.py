@@ -23,7 +23,7 @@ from typing import Any, Literal, TypeVar
 
 from tests import debian
 from tests.certificates import Tls
-from tests.gateway import Gateway
+from tests.gateway import Gateway, b64
 from tests.ports import free_ports
 
 Kind = Literal["jobguard", "etcd", "etcd34"]
@@ -33,6 +33,15 @@ CLIENTS_KINDS: tuple[Kind, ...] = (*KINDS, "etcd34")
 
 # For clusters whose elections are not the subject: a leader that the host lets stand for a second leads on.
 CALM = ("--election-timeout", "2000")
+
+# For clusters that a test kills. A real etcd 3.5.1 may write down that it has applied an entry just before it
+# does; killed within the tenth of a second until it writes again, it has forgotten that entry
+# (etcd-io/etcd#13766). One that writes once an hour applies its whole log again.
+SURVIVES_KILLS: dict[Kind, tuple[str, ...]] = {
+    "jobguard": (),
+    "etcd": ("--backend-batch-interval", "1h"),
+    "etcd34": (),
+}
 
 BIN = Path(sys.executable).parent
 T = TypeVar("T")
@@ -135,6 +144,17 @@ class Cluster:
         for node in self.nodes:
             if node.process is not None:
                 node.wait_until_ready(within)
+
+    def crash(self) -> None:
+        """Kill the only node, which has kept what it acknowledged.
+
+        A lone etcd 3.5.1 answers before its log is written (etcd-io/etcd#14370), but not the next write.
+        """
+        (node,) = self.nodes
+        if self.kind == "etcd":
+            with node.gateway() as gateway:
+                gateway.ok("/v3/kv/put", {"key": b64("one more")})
+        node.kill()
 
     def stop(self) -> None:
         for node in self.nodes:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jobguard.client import Client
-from tests.stores import CLIENTS_KINDS, Cluster, Kind, running
+from tests.stores import CLIENTS_KINDS, SURVIVES_KILLS, Cluster, Kind, running
 
 
 @pytest.fixture(scope="session", params=CLIENTS_KINDS)
@@ -24,13 +24,14 @@ def store(kind: Kind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clus
 @pytest.fixture
 def own_store(kind: Kind, tmp_path: Path) -> Iterator[Cluster]:
     """One node for this test alone, which may kill it."""
-    with running(kind, tmp_path) as cluster:
+    with running(kind, tmp_path, extra=SURVIVES_KILLS[kind]) as cluster:
         yield cluster
 
 
 @pytest.fixture(scope="session")
 def _three_nodes(kind: Kind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with running(kind, tmp_path_factory.mktemp(f"{kind}-cluster"), nodes=3) as cluster:
+    directory = tmp_path_factory.mktemp(f"{kind}-cluster")
+    with running(kind, directory, nodes=3, extra=SURVIVES_KILLS[kind]) as cluster:
         yield cluster
 
 

@@ -113,7 +113,7 @@ def test_the_last_known_values_stay_while_the_store_is_away_and_follow_when_it_i
     with Client(own_store.endpoints) as client:
         config = Config("app", client)
         config["a"] = 1
-        own_store.nodes[0].kill()
+        own_store.crash()
         assert config["a"] == 1
         own_store.nodes[0].start()
         own_store.wait_healthy()

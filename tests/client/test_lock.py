@@ -291,7 +291,7 @@ def test_a_store_that_is_not_there_is_unavailable_at_acquire_and_only_logged_at_
 ) -> None:
     with Client(own_store.endpoints) as client:
         with client.lock("l", ttl=20):
-            own_store.nodes[0].kill()
+            own_store.crash()
             client.timeout = 0.5
         assert "lock 'l' frees itself within 20 s" in caplog.text
         with pytest.raises(Unavailable):
@@ -327,7 +327,7 @@ def test_a_waiter_survives_the_stores_restart(own_store: Cluster) -> None:
         waiting = threading.Thread(target=lambda: other.lock("l", ttl=60).acquire() and inside.set())
         waiting.start()
         eventually(lambda: waiters(client) == 1)
-        own_store.nodes[0].kill()
+        own_store.crash()
         own_store.nodes[0].start()
         own_store.wait_healthy()
         assert not inside.is_set()

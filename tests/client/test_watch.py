@@ -94,7 +94,7 @@ def test_it_goes_on_after_a_restart_of_the_store(own_store: Cluster) -> None:
         client.put("k", "1")
         assert watch.poll(30) is not None
         client.put("k", "2")  # not read before the node dies
-        own_store.nodes[0].kill()
+        own_store.crash()
         own_store.nodes[0].start()
         own_store.wait_healthy()
         client.put("k", "3")
