@@ -14,7 +14,7 @@ from jobguard_webui.app import STORE_TIMEOUT_S
 from jobguard_webui.freshness import stale_because
 from tests.faces import queue
 from tests.ports import free_ports
-from tests.stores import Cluster, Kind, eventually, running
+from tests.stores import SURVIVES_KILLS, Cluster, Kind, eventually, running
 from tests.webui.conftest import OURS, TOKEN, Bearer
 
 ONE_NODE_WAS_ASKED = "One-Node-Was-Asked"
@@ -23,7 +23,7 @@ CLUSTER = "/api/v1/cluster"  # which asks each of them at once
 
 @pytest.fixture
 def cluster(kind: Kind, tmp_path: Path) -> Iterator[Cluster]:
-    with running(kind, tmp_path, nodes=3) as cluster:
+    with running(kind, tmp_path, 3, SURVIVES_KILLS[kind]) as cluster:
         yield cluster
 
 
