@@ -323,8 +323,8 @@ def test_a_waiter_survives_the_stores_restart(own_store: Cluster) -> None:
     with Client(own_store.endpoints) as client, Client(own_store.endpoints) as other:
         holder = client.lock("l", ttl=60)
         holder.acquire()
-        inside = threading.Event()
-        waiting = threading.Thread(target=lambda: other.lock("l", ttl=60).acquire() and inside.set())
+        heir, inside = other.lock("l", ttl=60), threading.Event()
+        waiting = threading.Thread(target=lambda: heir.acquire() and inside.set())
         waiting.start()
         eventually(lambda: waiters(client) == 1)
         own_store.crash()
@@ -335,6 +335,7 @@ def test_a_waiter_survives_the_stores_restart(own_store: Cluster) -> None:
         holder.release()
         assert inside.wait(30)
         waiting.join()
+        heir.release()  # else its lease is renewed on, when the store is gone, into others' tests
 
 
 def test_the_time_allowed_is_kept(client: Client, other: Client) -> None:

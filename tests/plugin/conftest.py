@@ -8,10 +8,12 @@ import pytest
 import redis
 from celery import _state
 
+from jobguard.celery.leadership import Leadership
 from jobguard.client import Client
 from jobguard.records import Keys
+from jobguard.settings import Settings
 from tests import broker, rabbitmq
-from tests.plugin.bench import Bench
+from tests.plugin.bench import PATIENCE_S, Bench
 from tests.plugin.stage import Stage
 from tests.stores import KINDS, Node, etcd, nodes, running
 
@@ -19,9 +21,31 @@ _number = itertools.count(1)
 
 
 @pytest.fixture(autouse=True)
-def shared_tasks_stay_in_their_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`@app.task` would bring its task to every app that is made later in this process."""
+def tasks_and_apps_stay_in_their_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`@app.task` would bring its task to every app that is made later in this process, and a worker's setup
+    makes its app everybody's."""
     monkeypatch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
+    monkeypatch.setattr(_state, "default_app", _state.default_app)
+    monkeypatch.setattr(_state._tls, "current_app", _state._tls.current_app)
+
+
+@pytest.fixture(autouse=True)
+def campaigns_end_in_their_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A beat ends with its process. In ours its thread, and the lease that it keeps for the next campaign, go
+    on for up to a TTL, also when the store is gone: what they log would be another test's."""
+    begun: list[Leadership] = []
+    begin = Leadership.__init__
+
+    def noted(self: Leadership, settings: Settings) -> None:
+        begin(self, settings)
+        begun.append(self)
+
+    monkeypatch.setattr(Leadership, "__init__", noted)
+    yield
+    for each in begun:
+        each.close()
+        each._thread.join(PATIENCE_S)
+        each._client.close()
 
 
 @pytest.fixture(scope="session")

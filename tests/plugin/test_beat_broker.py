@@ -45,6 +45,8 @@ def scheduler(bench: Bench, port: int, monkeypatch: pytest.MonkeyPatch) -> Itera
             yield found
         finally:
             found.close()
+            if found._term is not None:
+                found._term.end()
 
 
 def test_it_plans_on_and_publishes_each_once_when_the_broker_comes(

@@ -109,6 +109,7 @@ def test_a_turn_costs_by_what_is_due_not_by_what_exists(monkeypatch: pytest.Monk
 def test_a_turn_compares_no_entry_that_nobody_touched(monkeypatch: pytest.MonkeyPatch) -> None:
     app = Celery("beats", broker="memory://", set_as_current=False)
     app.conf.jobguard_endpoints = ["http://127.0.0.1:9"]
+    app.conf.jobguard_timeout = 0.2
     app.conf.beat_schedule = {f"job {number}": {"task": "t", "schedule": 60} for number in range(100)}
     scheduler = Scheduler(app)
     compared: list[Any] = []

@@ -26,6 +26,7 @@ NOWHERE = ["http://127.0.0.1:9"]  # discard: nothing listens
 def app() -> Iterator[Celery]:
     with Celery("beats", broker="memory://", set_as_current=False) as app:
         app.conf.jobguard_endpoints = NOWHERE
+        app.conf.jobguard_timeout = 0.2
         app.conf.beat_schedule = {"work": {"task": "beats.work", "schedule": 5.0, "args": (1,)}}
         yield app
 
@@ -87,6 +88,7 @@ def test_one_that_was_closed_and_whose_exit_was_swallowed_ends_all_the_same(
     monkeypatch.setattr("jobguard.celery.beat._EXIT_S", 0.0)
     with pytest.raises(SystemExit):
         scheduler.tick()
+    scheduler.close()
 
 
 @pytest.mark.parametrize("failure", [Unavailable("no quorum"), ZeroDivisionError("a bug")])
@@ -100,6 +102,7 @@ def test_no_exception_leaves_a_tick(
 
     monkeypatch.setattr(scheduler, "_turn", turn)
     assert 0 < scheduler.tick() <= 1
+    scheduler.close()
     assert str(failure) in caplog.text
 
 
