@@ -36,7 +36,7 @@ from jobguard.celery.current import Run
 from jobguard.client import Client
 from jobguard.errors import ConfigurationError, JobguardError, LockLost
 
-_START_S = 20.0
+_START_S = 60.0
 _tokens = itertools.count(1)  # as in a store, a later run's is larger
 _namespaces = itertools.count(1)
 
