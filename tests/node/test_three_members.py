@@ -422,7 +422,6 @@ def test_a_member_whose_disk_was_lost_is_not_let_in_under_its_old_id(tmp_path: P
             assert "`member remove`" in str(failure)
             assert "`member add`" in str(failure)
             assert reborn.header().revision == 1
-            three.nodes[follower] = None
 
     run(story())
 
