@@ -239,7 +239,7 @@ def test_what_a_dead_leader_perhaps_published_is_sent_again_among_guarded_worker
     left = Open(n=1, r=0, job="work", nominal=nominal, task="beats.work", planner="a leader that died")
     stage.bench.client.put(stage.bench.keys.open(left.occurrence), encode(left))
     stage.bench.worker(app="tests.plugin.beat_app", TEST_GUARD="1")
-    beat = stage.start(TEST_SCHEDULE={"work": 3600.0})
+    beat = stage.start(TEST_SCHEDULE={"work": 3e7})
     assert stage.bench.verdict(left.occurrence).verdict is Verdict.RAN
     assert "not claimed yet; sent again" in beat.log
     assert set(runs_per_occurrence(stage).values()) == {1}

@@ -80,7 +80,7 @@ def test_a_project_with_one_of_each_kind_of_worker(bench: Bench) -> None:
     """By the command itself, as an operator calls it: two beats, a prefork worker, one in threads, and one
     that guards nothing.
     """
-    environment = {"TEST_GUARD": "1", "TEST_SCHEDULE": '{"work": 3600.0}'}
+    environment = {"TEST_GUARD": "1", "TEST_SCHEDULE": '{"work": 3e7}'}  # not due meanwhile, and so not late
     with beats(bench) as on:
         on.start(**environment)
         on.start(**environment)

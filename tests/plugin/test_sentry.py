@@ -24,10 +24,14 @@ def stage(bench: Bench) -> Iterator[Beats]:
 
 
 def test_each_run_is_checked_in_when_it_is_sent_and_when_it_has_ended(stage: Beats, tmp_path: Path) -> None:
-    """Of the code's entries and of those made at run time. Sentry knows no intervals below a minute."""
+    """Of the code's entries and of those made at run time. Sentry knows no intervals below a minute.
+
+    Both are started by hand: one that came by itself meanwhile would be a third.
+    """
     path = tmp_path / "check-ins"
     path.touch()
-    environment = {"TEST_CHECK_INS": str(path), "TEST_GUARD": "1", "TEST_SCHEDULE": '{"work": 3600}'}
+    environment = {"TEST_CHECK_INS": str(path), "TEST_GUARD": "1"}
+    environment |= {"TEST_SCHEDULE": f'{{"work": {30_000 * 86_400}}}'}  # next in 2052
 
     def said(job: str) -> list[dict[str, Any]]:
         lines = (json.loads(line) for line in path.read_text().splitlines())
@@ -47,5 +51,9 @@ def test_each_run_is_checked_in_when_it_is_sent_and_when_it_has_ended(stage: Bea
         for each in said(job):
             by_id.setdefault(each["check_in_id"], []).append(each["status"])
         assert list(by_id.values()) == [["in_progress", end]] * 2
-    assert said("work")[0]["monitor_config"]["schedule"] == {"type": "interval", "value": 1, "unit": "hour"}
+    assert said("work")[0]["monitor_config"]["schedule"] == {
+        "type": "interval",
+        "value": 30_000,
+        "unit": "day",
+    }
     assert said("made")[0]["monitor_config"]["schedule"] == {"type": "crontab", "value": "30 2 1 1 *"}
