@@ -123,11 +123,11 @@ class Parent:
                 write_log(logger.error, text, exc_info=error)
 
     def _publish_deadline(self) -> None:
-        session = self._session
-        if session is None or session.state is State.LOST:
-            now = Deadline()
-        else:
-            now = Deadline(session.lease_id, session.deadline, session.ttl)
+        session, now = self._session, Deadline()
+        if session is not None:
+            held = Deadline(session.lease_id, session.deadline, session.ttl)
+            if session.state is not State.LOST:  # looked at last: a lost lease has no deadline
+                now = held
         if now == self._written:
             return
         gone = self._written
@@ -272,6 +272,7 @@ class Parent:
             active = store.client.prefix(store.keys.prefix("active")).kvs
             missing -= {decode(kv.value, Active).nonce for kv in active if kv.lease == lease}
             missing -= burial.turns_anywhere(store)
+            missing &= {word.nonce for word in self._words() if word.running}  # not ended since
         for nonce in missing:
             self._directory.stop(nonce)
         self._say_unstoppable((word for word in words if word.nonce in missing), "has lost its claim")

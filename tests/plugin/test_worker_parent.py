@@ -18,7 +18,7 @@ from celery.exceptions import WorkerLostError
 from jobguard import runs
 from jobguard.celery import burial, deadline, guard
 from jobguard.celery.child import Child
-from jobguard.celery.deadline import ChildFile, Running, WorkerDirectory
+from jobguard.celery.deadline import ChildFile, ChildState, Deadline, Running, WorkerDirectory
 from jobguard.celery.errands import Errands
 from jobguard.celery.guard import Guard
 from jobguard.celery.parent import Parent, advertisement
@@ -27,6 +27,7 @@ from jobguard.client import Client
 from jobguard.errors import ServerError, Unavailable
 from jobguard.records import Attempt, Done, Header, Occurrence, Verdict
 from jobguard.runs import Claimed
+from jobguard.session import State, boottime
 from jobguard.settings import Settings
 from jobguard.wire import LeaseTimeToLiveResponse, TxnRequest, encode, int64
 from tests.plugin.bench import Bench, until
@@ -104,6 +105,44 @@ def test_a_body_whose_claim_is_gone_is_stopped(bench: Bench, parent: Parent, chi
     bench.client.delete(bench.keys.active(occurrence))
     parent._compare_claims()
     assert parent._directory.told() == ["a" * 32]
+
+
+def test_a_body_that_ended_since_its_word_was_read_has_lost_nothing(
+    parent: Parent, child: ChildFile, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its claim ended with it: a worker of threads was said to lose one now and then."""
+    lease = parent._written.lease
+    words = [
+        ChildState(incarnation, Running.UNSTOPPABLE, nonce * 32, lease)
+        for incarnation, nonce in (("", "b"), (child.incarnation, "c"))
+    ]
+    parent._stop_bodies_without_claim(words, set(), lease)
+    assert parent._directory.told() == []
+    assert "has lost its claim" not in caplog.text
+
+
+def test_bodies_have_their_grace_when_the_lease_is_lost_while_the_keeper_looks_at_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read after its state, its deadline was that of one that ended long ago: they were killed unasked."""
+    monkeypatch.setattr(deadline.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv(deadline.ENVIRONMENT, "")  # the parent's own, which goes with the test
+    settings = Settings(endpoints=("http://127.0.0.1:9",))
+    parent = Parent(settings, WorkerDirectory.make(), advertisement("w1@test", "prefork", 1))
+    before = Deadline(7, boottime() + 8, 10)
+    answers = iter(((before.at, State.HELD), (0.0, State.LOST)))
+
+    class Lost:
+        """Between the first look and the second."""
+
+        lease_id, ttl = before.lease, before.ttl
+        deadline = property(lambda _: next(answers)[0])
+        state = property(lambda _: next(answers)[1])
+
+    parent._written, parent._session = before, Lost()  # type: ignore[assignment]
+    parent._publish_deadline()
+    assert parent._written == Deadline()
+    assert parent._kill_at[before.lease] > before.at - 8
 
 
 def test_a_killed_childs_key_is_free_before_its_message_goes_back(
