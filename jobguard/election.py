@@ -10,7 +10,6 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from threading import Event
 from threading import Lock as Mutex
 
 import msgspec
@@ -36,7 +35,7 @@ class Election:
         self._root = root(client, "election", name)
         self._pid = os.getpid()
         self._campaigning = Mutex()
-        self._resigned = Event()
+        self._resigned = False  # no Event, which has a lock
         self._standing: Place | None = None  # in the queue
         self._elected: Place | None = None  # and first
 
@@ -62,16 +61,16 @@ class Election:
             self._campaigning.release()
 
     def _campaign(self, value: str, timeout: float | None) -> bool:
-        self._resigned.clear()
+        self._resigned = False
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         self._elected = None
         place = Place.enter(self._client, self._root, Contender.ours("election", self.name, value), self.ttl)
         assert place is not None
         self._standing = place
         try:
-            if not self._resigned.is_set() and place.wait(deadline):
+            if not self._resigned and place.wait(deadline):
                 self._elected = place
-                if not self._resigned.is_set():
+                if not self._resigned:
                     return True
                 self._elected = None  # resign() came in between, and may or may not have seen the place
         except BaseException:
@@ -89,7 +88,7 @@ class Election:
         Takes no lock, so a signal handler may call it, and twice.
         """
         self._after_fork()
-        self._resigned.set()
+        self._resigned = True
         standing, place = self._standing, self._elected
         self._elected = None
         if standing is not None and standing is not place:

@@ -28,7 +28,6 @@ import socket
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from threading import Event
 from threading import Lock as Mutex
 from typing import Literal
 
@@ -85,7 +84,7 @@ class Place:
         self._range = (f"{root}/".encode(), prefix_end(f"{root}/"))
         self._before: bytes | None = None
         self._seen = 0  # the revision at which `_before` was in the queue
-        self._cancelled = Event()
+        self._cancelled = False
         self._leaving = Mutex()  # taken by the first who leaves, and never given back
         self._watch: Watch | None = None
 
@@ -167,22 +166,22 @@ class Place:
     def wait(self, deadline: float) -> bool:
         """Until it is our turn: True; False at the deadline or when cancelled. Raises LeaseExpired."""
         in_time = True
-        while self._before is not None and in_time and not self._cancelled.is_set():
+        while self._before is not None and in_time and not self._cancelled:
             in_time = self._ended(self._before, deadline)
-            if self._cancelled.is_set():
+            if self._cancelled:
                 break
             left = deadline - time.monotonic()
             try:  # also when it is over: it may be our turn since we were last run
                 self._look(min(self.client.timeout, max(left, 0.1)))
             except Unavailable as error:  # we keep our place for as long as the lease lives
                 log.info("waiting for %s: %s", self.key, error)
-        return self._before is None and not self._cancelled.is_set()
+        return self._before is None and not self._cancelled
 
     def _ended(self, before: bytes, deadline: float) -> bool:
         """Has the place before ours been left? False at the deadline or when cancelled."""
         with Watch(self.client, before, prefix=False, start_revision=self._seen + 1) as watch:
             self._watch = watch
-            while not self._cancelled.is_set():
+            while not self._cancelled:
                 self.session.check()
                 left = deadline - time.monotonic()
                 if left <= 0:
@@ -208,9 +207,10 @@ class Place:
 
     def cancel(self) -> None:
         """Make `wait` return False at once."""
-        self._cancelled.set()
-        if (watch := self._watch) is not None:
-            watch.close()
+        if not self._cancelled:  # a signal may strike in the middle of it, and closing takes a lock
+            self._cancelled = True
+            if (watch := self._watch) is not None:
+                watch.close()
 
     # --- leaving ---
 

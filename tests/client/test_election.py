@@ -1,6 +1,10 @@
 """Elections: one leads, the others wait or look on."""
 
+import itertools
+import sys
 import threading
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -8,6 +12,7 @@ from jobguard.client import Client, put_op
 from jobguard.election import Election
 from jobguard.errors import NotHolder
 from jobguard.lock import Seat, holders
+from jobguard.place import Place
 from tests.stores import eventually
 
 
@@ -136,6 +141,38 @@ def test_a_resignation_between_winning_and_knowing_it_holds(
     assert not election.is_leader()
     assert election.leader() is None
     assert sum(len(spare) for spare in client.spare_sessions.values()) == 1
+
+
+def test_a_signal_may_strike_anywhere_in_a_resignation() -> None:
+    """Its handler resigns, too, and must not wait for what the one that it interrupts holds."""
+    client = Client("http://127.0.0.1:9")
+    struck: list[int] = []
+
+    def strike(at: int) -> bool:
+        """Before the line of that number; False if there are not so many."""
+        election, lines = client.election("beat"), itertools.count()
+        election._standing = place = Place(client, None, "root", "key")  # type: ignore[arg-type]
+        place._watch = client.watch("key", start_revision=1)
+
+        def trace(frame: FrameType, event: str, arg: object) -> Any:
+            if event == "line" and next(lines) == at:
+                election.resign()
+            return trace
+
+        sys.settrace(trace)
+        try:
+            election.resign()
+        finally:
+            sys.settrace(None)
+        assert place._watch.poll(30) is None
+        return next(lines) > at
+
+    def strike_everywhere() -> None:
+        struck.append(sum(1 for _ in itertools.takewhile(strike, itertools.count())))
+
+    threading.Thread(target=strike_everywhere, daemon=True).start()
+    eventually(lambda: struck, what="the end of all resignations")
+    assert struck[0] > 20
 
 
 def candidates(client: Client) -> int:
