@@ -85,22 +85,21 @@ class Certificates:
         self._key = key
         self._cacert = cacert
         self._server = server
-        self._seen = self._look()
-        self._context = self._load()
+        self._in_use = self._look(), self._load()  # replaced as one: threads may read at the same time
 
     def context(self) -> ssl.SSLContext:
         """From what the files hold now, or held when they were last of use."""
-        seen = self._look()
-        if seen != self._seen:
-            self._seen = seen
+        seen, context = self._in_use
+        if (found := self._look()) != seen:
             try:
                 with handshake():
-                    self._context = self._load()
+                    context = self._load()
             except Unusable as error:
                 log.warning("%s: what was read before stays in use", error)
             else:
                 log.info("read anew: %s", ", ".join(map(str, self._files())))
-        return self._context
+            self._in_use = found, context
+        return context
 
     def _files(self) -> list[Path]:
         return [path for path in (self.cert, self._key, self._cacert) if path is not None]

@@ -81,6 +81,27 @@ def levels(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.levelname for record in caplog.records if record.name == "jobguard.tls"]
 
 
+def test_a_thread_that_reads_slowly_brings_nothing_back(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has read was replaced once more, and another thread had seen that before it was done."""
+    pair = authority.issue("node")
+    certificates = serving(pair)
+    real = Certificates._load
+
+    def slowly(self: Certificates) -> ssl.SSLContext:
+        made = real(self)
+        monkeypatch.setattr(Certificates, "_load", real)
+        pair.replace_by(authority.issue("newest"))
+        self.context()
+        return made
+
+    pair.replace_by(authority.issue("renewed"))
+    monkeypatch.setattr(Certificates, "_load", slowly)
+    outdated = shown(certificates.context(), authority)
+    assert shown(certificates.context(), authority) == shown(real(certificates), authority) != outdated
+
+
 def test_a_fork_waits_for_the_handshakes_that_other_threads_are_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """One child in two thousand hung for ever on a lock of OpenSSL's that nobody held any more."""
     monkeypatch.setattr("jobguard.tls.FORK_PATIENCE_S", 30.0)
