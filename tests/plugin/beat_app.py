@@ -28,6 +28,7 @@ if not os.environ.get("TEST_STOCK_BEAT"):
 app.conf.jobguard_namespace = os.environ["TEST_NAMESPACE"]
 app.conf.jobguard_endpoints = [os.environ["TEST_STORE"]]
 app.conf.jobguard_session_ttl = float(os.environ.get("TEST_TTL", "4"))
+app.conf.jobguard_timeout = float(os.environ.get("TEST_TIMEOUT", "5"))
 app.conf.jobguard_jobs = json.loads(os.environ.get("TEST_JOBS", "{}"))
 OPTIONS = json.loads(os.environ.get("TEST_OPTIONS", "{}"))
 app.conf.beat_schedule = {

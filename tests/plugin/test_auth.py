@@ -14,6 +14,9 @@ from tests.plugin.beats import PATIENT, Beats, beats
 from tests.plugin.bench import Bench, until
 from tests.stores import KINDS, Node
 
+CHECKED_SLOWLY = {"TEST_TIMEOUT": "20"}
+"""A password takes a busy host seconds to check."""
+
 pytestmark = pytest.mark.parametrize("store", KINDS, indirect=True, scope="session")
 
 
@@ -31,7 +34,7 @@ def gateway(store: Node, bench: Bench, password_file: Path) -> Iterator[Gateway]
         prefix = bench.keys.prefix().decode()
         assert prefix.startswith("/jobguard/")
         add_user(gateway, root, "app", ("READWRITE", prefix, prefix_end(prefix.encode()).decode()))
-        bench.client = Client([store.url], username="app", password_file=password_file)
+        bench.client = Client([store.url], timeout=30, username="app", password_file=password_file)
         yield gateway
         bench.close()
 
@@ -51,7 +54,7 @@ def test_its_own_prefix_is_all_that_an_app_needs(
 ) -> None:
     """Planned, published, claimed, run and finished; then as well with a password changed under way."""
     who = {"JOBGUARD_USERNAME": "app", "JOBGUARD_PASSWORD_FILE": str(password_file), "TEST_GUARD": "1"}
-    who |= PATIENT
+    who |= PATIENT | CHECKED_SLOWLY
     worker = bench.worker(app="tests.plugin.beat_app", ready=True, **who)
     beat = stage.start(**who)
     until(lambda: len(runs(bench)) >= 2, "two runs")
@@ -69,7 +72,6 @@ def test_its_own_prefix_is_all_that_an_app_needs(
 
 def test_a_worker_whose_password_is_wrong_says_so(gateway: Gateway, bench: Bench) -> None:
     who = {"JOBGUARD_USERNAME": "app", "JOBGUARD_PASSWORD": "wrong"}
-    patience = {"TEST_TTL": "60", "TEST_TIMEOUT": "20"}  # a password takes a busy host seconds to check
-    worker = bench.worker(ready=False, **who, **patience)
+    worker = bench.worker(ready=False, **who, **CHECKED_SLOWLY, TEST_TTL="60")
     until(lambda: "authentication failed, invalid user ID or password" in worker.log, "the reason")
     assert '"wrong"' not in worker.log
