@@ -25,7 +25,14 @@ class Overtaken(Exception):
 
 async def cut_state(database: Database, target: Path, name_of: NameOf) -> Snapshot:
     """Raises Overtaken, DiskFull."""
-    cut = await asyncio.to_thread(database.cut, target)
+    cutting = asyncio.ensure_future(asyncio.to_thread(database.cut, target))
+    try:
+        cut = await asyncio.shield(cutting)
+    except asyncio.CancelledError:
+        await asyncio.wait((cutting,))  # its thread goes on, in the file that is the next one's
+        if cutting.exception() is None:
+            await asyncio.to_thread(cutting.result().close)
+        raise
     copying = None
     try:
         name = name_of(cut.applied_index)

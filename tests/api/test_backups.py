@@ -1,5 +1,6 @@
 """A backup on its way: clients that hang or leave, endpoints that are none, folders that are not there."""
 
+import asyncio
 import base64
 import json
 import stat
@@ -16,9 +17,11 @@ from jobguard_store.api import maintenance, server
 from jobguard_store.commands import backup
 from jobguard_store.download import download
 from jobguard_store.errors import StartupError
+from jobguard_store.storage.database import Database
+from jobguard_store.storage.snapshot import Cut
 from tests.api.conftest import Inside
 from tests.api.test_misbehaving import connected, request
-from tests.gateway import Gateway
+from tests.gateway import PATIENCE_S, Gateway
 from tests.stores import eventually
 
 SNAPSHOT = "/v3/maintenance/snapshot"
@@ -52,6 +55,37 @@ def test_nobody_waits_for_a_client_that_does_not_take_its_backup(
             eventually(lambda: not there.exists(), what="its file to go")
             eventually(lane.transport.is_closing, what="the end of who takes nothing")
         download([inside.url], tmp_path / "the next", lambda came, left: None)
+
+
+def test_one_that_is_given_up_as_it_begins_is_not_in_the_way_of_the_next(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No cancellation ends a thread: it was still at the file when the next one made it anew, and failed."""
+    go_on, real = threading.Event(), Database.cut
+    under_way: list[Path] = []
+    crowd: list[int] = []
+    cuts: list[Cut] = []
+
+    def slowly(self: Database, target: Path) -> Cut:
+        under_way.append(target)
+        crowd.append(len(under_way))
+        assert go_on.wait(PATIENCE_S)
+        cuts.append(real(self, target))
+        under_way.pop()
+        return cuts[-1]
+
+    async def taken() -> bytes:
+        return b"".join([part.data async for part in inside.node.backup()])
+
+    monkeypatch.setattr(Database, "cut", slowly)
+    first = asyncio.run_coroutine_threadsafe(taken(), inside.loop)
+    eventually(lambda: crowd, what="the first")
+    first.cancel()
+    second = asyncio.run_coroutine_threadsafe(taken(), inside.loop)
+    threading.Timer(0.2, go_on.set).start()
+    assert second.result(PATIENCE_S)
+    assert crowd == [1, 1], "one at a time"
+    assert cuts[0]._source.closed
 
 
 def test_a_stop_ends_one_that_reads_nothing(
