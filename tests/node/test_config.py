@@ -1,5 +1,9 @@
 """What an operator may say, and the one sentence each mistake gets."""
 
+import os
+import signal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +19,20 @@ from tests.ports import free_ports
 HTTPS = {"listen_client_urls": "https://h:1", "cert_file": "c", "key_file": "k"}
 PEERS = {"listen_peer_urls": "https://h:1", "peer_cert_file": "c", "peer_key_file": "k"}
 THREE = "s1=http://127.0.0.1:1,s2=http://127.0.0.1:2,s3=http://127.0.0.1:3"
+
+
+@pytest.fixture(autouse=True)
+def the_process_stays_that_of_the_tests() -> Iterator[None]:
+    """A node takes what it wants of its own: the mask of new files, the interval of threads, and the signals,
+    which uvloop does not give back. Of the tests' process nobody could end the rest by one."""
+    interval, mask = sys.getswitchinterval(), os.umask(0)
+    os.umask(mask)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    sys.setswitchinterval(interval)
+    os.umask(mask)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def test_without_flags_it_is_one_node_on_2379_with_its_data_beside_it() -> None:
