@@ -16,6 +16,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 
 from jobguard.tls import Certificates, explained
 from jobguard_store.config import Address
@@ -97,7 +98,12 @@ class Door:
             next(iter(self._handshakes)).cancel()
         handshake = self._loop.create_task(self._shake_hands(connection, f"{remote[0]}:{remote[1]}"))
         self._handshakes[handshake] = None
-        handshake.add_done_callback(self._handshakes.pop)
+        handshake.add_done_callback(partial(self._over, connection))
+
+    def _over(self, connection: socket.socket, handshake: asyncio.Task[None]) -> None:
+        del self._handshakes[handshake]
+        if handshake.cancelled():  # perhaps before it began
+            connection.close()
 
     async def _shake_hands(self, connection: socket.socket, remote: str) -> None:
         told_at.set(connection)
@@ -114,6 +120,3 @@ class Door:
         except OSError as error:  # it took too long, or went away: a probe of a load balancer does
             log.info("a connection from %s ended before its handshake: %s", remote, error)
             connection.close()
-        except asyncio.CancelledError:
-            connection.close()
-            raise

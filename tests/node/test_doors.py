@@ -99,6 +99,19 @@ def test_the_silent_hold_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     run(story())
 
 
+def test_who_comes_in_the_moment_of_the_end_is_sent_away(tmp_path: Path) -> None:
+    """A task that is cancelled before it begins closes nothing: its connection was left to the collector."""
+
+    async def story() -> None:
+        async with house(tmp_path) as it:
+            late = it.silent()
+            it.door._accept()
+            it.door.close()
+            assert await closed(late)
+
+    run(story())
+
+
 def test_the_silent_are_sent_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
         async with house(tmp_path) as it:
