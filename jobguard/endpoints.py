@@ -22,6 +22,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from enum import Enum, auto
 from math import inf
 from random import SystemRandom
@@ -125,8 +126,9 @@ class Node:
         self.not_before = time.monotonic() + pause * _random.uniform(0.5, 1.0)
 
     def close(self) -> None:
-        while self._idle:
-            self._idle.pop().close()
+        with suppress(IndexError):  # there is none left; another thread may have taken the last
+            while True:
+                self._idle.pop().close()
 
 
 class Endpoints:

@@ -3,11 +3,13 @@
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
 
+from jobguard.endpoints import Node
 from jobguard.transport import Answer, AnswerLost, Connection, Endpoint, NotConnected
 from tests.ports import free_ports
 from tests.stopwatch import Stopwatch
@@ -156,6 +158,18 @@ def test_nobody_listening_is_not_connected() -> None:
     (port,) = free_ports(1)
     with pytest.raises(NotConnected, match=f"http://127.0.0.1:{port}"):
         Connection(Endpoint.parse(f"127.0.0.1:{port}"), 1)
+
+
+def test_a_node_is_closed_while_another_thread_takes_the_last_idle_connection() -> None:
+    class Taken(deque[Connection]):
+        """Between the look whether there is one, and the next line."""
+
+        def __len__(self) -> int:
+            return 1
+
+    node = Node(Endpoint.parse("127.0.0.1:1"))
+    node._idle = Taken()
+    node.close()
 
 
 def test_endpoints_are_read_as_people_write_them() -> None:
