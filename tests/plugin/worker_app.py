@@ -18,10 +18,8 @@ from typing import Any
 from celery import Celery, group
 from celery.exceptions import Reject
 from celery.signals import task_prerun
-from sqlalchemy import create_engine, text
 
 import jobguard
-from jobguard.fencing.sqlalchemy import fence
 
 app = Celery("worker_app", broker=os.environ["TEST_BROKER"], backend=os.environ["TEST_BACKEND"])
 if os.environ["TEST_BROKER"].startswith("amqp"):
@@ -268,6 +266,10 @@ def check(gate: str) -> None:
 @app.task(name="write_fenced")
 def write_fenced(outbox: str, gate: str) -> None:
     """One effect, and after the gate another, each guarded by the run's token; no word from check()."""
+    from sqlalchemy import create_engine, text  # a quarter of what a worker's start costs, and few fence
+
+    from jobguard.fencing.sqlalchemy import fence
+
     note("started")
     engine = create_engine(f"sqlite:///{outbox}")
     for number in range(2):
