@@ -22,9 +22,9 @@ from jobguard_store.storage.database import Database, Identity, Loaded
 from tests.storage.member import Member, sql
 
 
-@pytest.fixture
-def written(path: Path) -> Path:
-    """The file of a member that has lived a little and was stopped."""
+@pytest.fixture(scope="module")
+def _written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("written") / "node.sqlite"
     member = Member(path)
     member.database.found(Identity(cluster_id=1, member_id=2, name="m1", initial_members=()))
     member.do(GrantLease(7, 60), Put(b"leased", b"v", lease=7))
@@ -37,6 +37,13 @@ def written(path: Path) -> Path:
     member.put("late")  # what the next start finds in history alone
     member.flush()
     member.database.close()
+    return path
+
+
+@pytest.fixture
+def written(_written: Path, path: Path) -> Path:
+    """The file of a member that has lived a little and was stopped."""
+    shutil.copytree(_written.parent, path.parent)
     return path
 
 
