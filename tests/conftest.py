@@ -1,9 +1,14 @@
 """Options of the whole suite."""
 
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.stores import Cluster, Kind, etcd, running
 
 # In the background of a shell without job control SIGINT is ignored, and stays so in all processes we start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -21,3 +26,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="accept what the scenarios say now: write it into their files, and review the diff",
     )
     parser.addoption("--seed", type=int, help="replay this one simulated history instead of the usual ones")
+
+
+@pytest.fixture(scope="session")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Kind], Cluster]]:
+    """A store of one node, of the kind you ask for, which all tests share: each needs a namespace of its own.
+
+    A fixture with the kinds as its parameters would start each of them again for every file.
+    """
+    with ExitStack() as stack:
+
+        @cache
+        def store(kind: Kind) -> Cluster:
+            if kind == "etcd":
+                return Cluster(kind, stack.enter_context(etcd()))
+            return stack.enter_context(running(kind, tmp_path_factory.mktemp(kind)))
+
+        yield store

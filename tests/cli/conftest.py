@@ -7,7 +7,7 @@ from click.testing import CliRunner, Result
 
 from jobguard import Client
 from jobguard.cli import main
-from tests.stores import KINDS, Cluster, Kind, running
+from tests.stores import KINDS, Cluster, Kind
 
 Run = Callable[..., Result]
 
@@ -18,14 +18,13 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 
 @pytest.fixture(scope="session")
-def store(kind: Kind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with running(kind, tmp_path_factory.mktemp(kind)) as cluster:
-        yield cluster
+def store(kind: Kind, stores: Callable[[Kind], Cluster]) -> Cluster:
+    return stores(kind)
 
 
 @pytest.fixture
 def client(store: Cluster, request: pytest.FixtureRequest) -> Iterator[Client]:
-    with Client(store.endpoints, namespace=str(request.node.name)) as client:
+    with Client(store.endpoints, namespace=request.node.nodeid) as client:
         yield client
 
 

@@ -1,6 +1,6 @@
 """Every test of the client runs on three stores: ours, and real etcds, 3.5 and 3.4."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,10 +15,9 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 
 @pytest.fixture(scope="session")
-def store(kind: Kind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def store(kind: Kind, stores: Callable[[Kind], Cluster]) -> Cluster:
     """One node that all tests share, each in a namespace of its own."""
-    with running(kind, tmp_path_factory.mktemp(kind)) as cluster:
-        yield cluster
+    return stores(kind)
 
 
 @pytest.fixture
@@ -28,26 +27,9 @@ def own_store(kind: Kind, tmp_path: Path) -> Iterator[Cluster]:
         yield cluster
 
 
-@pytest.fixture(scope="session")
-def _three_nodes(kind: Kind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    directory = tmp_path_factory.mktemp(f"{kind}-cluster")
-    with running(kind, directory, nodes=3, extra=SURVIVES_KILLS[kind]) as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def three_nodes(_three_nodes: Cluster) -> Iterator[Cluster]:
-    """A cluster whose nodes the test may kill; each test gets it whole."""
-    yield _three_nodes
-    for node in _three_nodes.nodes:
-        if node.process is None:
-            node.start()
-    _three_nodes.wait_healthy()
-
-
 @pytest.fixture
 def namespace(request: pytest.FixtureRequest) -> str:
-    return str(request.node.name)
+    return str(request.node.nodeid)
 
 
 @pytest.fixture

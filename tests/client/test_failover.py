@@ -3,7 +3,7 @@
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -15,7 +15,24 @@ from jobguard.wire import ErrorBody, encode
 from tests.client.proxy import proxied
 from tests.ports import free_ports
 from tests.stopwatch import Stopwatch
-from tests.stores import Cluster, eventually, leader_of
+from tests.stores import SURVIVES_KILLS, Cluster, Kind, eventually, leader_of, running
+
+
+@pytest.fixture(scope="module")
+def _three_nodes(kind: Kind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    directory = tmp_path_factory.mktemp(f"{kind}-cluster")
+    with running(kind, directory, nodes=3, extra=SURVIVES_KILLS[kind]) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def three_nodes(_three_nodes: Cluster) -> Iterator[Cluster]:
+    """A cluster whose nodes the test may kill; each test gets it whole."""
+    yield _three_nodes
+    for node in _three_nodes.nodes:
+        if node.process is None:
+            node.start()
+    _three_nodes.wait_healthy()
 
 
 def dead_url() -> str:
@@ -161,6 +178,53 @@ def test_two_dead_nodes_of_three_are_unavailable_and_one_that_returns_is_enough(
         second.start()
         three_nodes.wait_healthy()
         assert client.get("k") is not None
+
+
+def test_a_watch_moves_to_another_node_when_its_own_dies(three_nodes: Cluster) -> None:
+    with Client(three_nodes.endpoints, timeout=10) as client, client.watch("moving") as watch:
+        client.txn_until_known((), [put_op("moving", "1")])
+        assert watch.poll(30) is not None
+        assert watch._open is not None
+        url = watch._open.node.endpoint.url
+        next(node for node in three_nodes.nodes if node.url == url).kill()
+        client.txn_until_known((), [put_op("moving", "2")], timeout=30)
+        seen: list[tuple[str, bytes]] = []
+        while ("PUT", b"2") not in seen:
+            batch = watch.poll(30)
+            assert batch is not None
+            seen += [(event.type, event.kv.value) for event in batch.events if event.kv is not None]
+
+
+def test_a_lock_lets_in_one_while_the_leader_is_killed(three_nodes: Cluster, namespace: str) -> None:
+    """Those inside are counted here, in one process, where nothing can be ambiguous."""
+    inside: list[int] = []
+    tokens: list[int] = []
+
+    def work(number: int) -> None:
+        with Client(three_nodes.endpoints, namespace=namespace, timeout=5) as client:
+            for _ in range(40):
+                lock = client.lock("l", ttl=10)
+                try:
+                    with lock:
+                        inside.append(number)
+                        assert inside == [number]
+                        tokens.append(lock.fencing_token)
+                        inside.remove(number)
+                except (Unavailable, OutcomeUnknown):
+                    continue  # no leader for too long: nobody was inside, or the end was not confirmed
+
+    def kill_the_leader() -> None:
+        eventually(lambda: len(tokens) > 20)
+        leader_of(three_nodes.nodes).kill()
+
+    with ThreadPoolExecutor(5) as pool:
+        working = [pool.submit(work, number) for number in range(4)]
+        pool.submit(kill_the_leader).result()
+        for each in working:
+            each.result()
+    assert inside == []
+    assert tokens == sorted(set(tokens))
+    assert len(tokens) > 100
 
 
 class Scripted:

@@ -106,21 +106,6 @@ def test_it_goes_on_after_a_restart_of_the_store(own_store: Cluster) -> None:
         assert seen == [("PUT", b"2"), ("PUT", b"3")]
 
 
-def test_it_moves_to_another_node_when_its_own_dies(three_nodes: Cluster) -> None:
-    with Client(three_nodes.endpoints, timeout=10) as client, client.watch("moving") as watch:
-        client.txn_until_known((), [put_op("moving", "1")])
-        assert watch.poll(30) is not None
-        assert watch._open is not None
-        url = watch._open.node.endpoint.url
-        next(node for node in three_nodes.nodes if node.url == url).kill()
-        client.txn_until_known((), [put_op("moving", "2")], timeout=30)
-        seen: list[tuple[str, bytes]] = []
-        while ("PUT", b"2") not in seen:
-            batch = watch.poll(30)
-            assert batch is not None
-            seen += told(batch.events)
-
-
 def test_a_node_that_fell_silent_is_left(
     store: Cluster, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

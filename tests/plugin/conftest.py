@@ -1,7 +1,7 @@
 """The brokers and one store for all of the plugin's tests; a namespace and an empty queue for each."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from jobguard.settings import Settings
 from tests import broker, rabbitmq
 from tests.plugin.bench import PATIENCE_S, Bench
 from tests.plugin.stage import Stage
-from tests.stores import KINDS, Node, etcd, nodes, running
+from tests.stores import KINDS, Cluster, Kind, Node
 
 _number = itertools.count(1)
 
@@ -49,11 +49,10 @@ def campaigns_end_in_their_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 
 
 @pytest.fixture(scope="session")
-def store(request: pytest.FixtureRequest) -> Iterator[Node]:
+def store(request: pytest.FixtureRequest, stores: Callable[[Kind], Cluster]) -> Node:
     """Real etcd; our own store for the tests that ask for both."""
-    started = nodes() if getattr(request, "param", "etcd") == "jobguard" else etcd()
-    with started as (node,):
-        yield node
+    (node,) = stores(getattr(request, "param", "etcd")).nodes
+    return node
 
 
 @pytest.fixture(scope="session")
@@ -96,12 +95,9 @@ def bench(tmp_path: Path, store: Node, broker_url: str, redis_url: str) -> Itera
 
 
 @pytest.fixture(scope="session", params=KINDS)
-def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+def client(request: pytest.FixtureRequest, stores: Callable[[Kind], Cluster]) -> Iterator[Client]:
     """Of both kinds of store, for tests of one leader's term."""
-    with (
-        running(request.param, tmp_path_factory.mktemp("store")) as cluster,
-        Client(cluster.endpoints, timeout=30) as client,
-    ):
+    with Client(stores(request.param).endpoints, timeout=30) as client:
         yield client
 
 

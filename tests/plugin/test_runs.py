@@ -1,7 +1,6 @@
 """The life of an occurrence on both stores: who may do what, once, and what a lost answer hides."""
 
 import itertools
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -29,21 +28,11 @@ from jobguard.records import (
 )
 from jobguard.runs import Claimed, Gone, Moved, Refusal, Refused, Written
 from jobguard.steps import Deposed, Fence, Seen, Transaction, seen
-from tests.stores import KINDS, running
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
 
 TWO = datetime(2026, 11, 24, 2, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    with (
-        running(request.param, tmp_path_factory.mktemp("store")) as cluster,
-        Client(cluster.endpoints, timeout=30) as client,
-    ):
-        yield client
 
 
 class World:
@@ -53,7 +42,7 @@ class World:
 
     def __init__(self, client: Client) -> None:
         self.client = client
-        self.keys = Keys(f"test {next(self.numbers)}")
+        self.keys = Keys(f"world {next(self.numbers)}")
         self.lease = client.grant(60).id
         self.client.put(self.keys.child(self.lease, "c1"), b"{}")
         self.fence = self.elect()

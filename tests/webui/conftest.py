@@ -1,6 +1,6 @@
 """The web UI against real stores: ours and etcd."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -10,7 +10,7 @@ from werkzeug.datastructures import Headers
 
 from jobguard import Client
 from jobguard_webui import create_app
-from tests.stores import KINDS, Cluster, Kind, running
+from tests.stores import KINDS, Cluster, Kind
 from tests.webui.conforming import Conforming
 
 TOKEN = "a token for tests"
@@ -23,14 +23,13 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 
 @pytest.fixture(scope="session")
-def store(kind: Kind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with running(kind, tmp_path_factory.mktemp(kind)) as cluster:
-        yield cluster
+def store(kind: Kind, stores: Callable[[Kind], Cluster]) -> Cluster:
+    return stores(kind)
 
 
 @pytest.fixture
 def client(store: Cluster, request: pytest.FixtureRequest) -> Iterator[Client]:
-    with Client(store.endpoints, namespace=str(request.node.name)) as client:
+    with Client(store.endpoints, namespace=request.node.nodeid) as client:
         yield client
 
 
