@@ -53,7 +53,8 @@ demo: $(READY)
 test: $(READY)
 	@$(BIN)/python -m tests.debian
 	@echo "Running the tests (about a quarter of an hour: real nodes, workers and brokers are started and killed)"
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@# Bytecode is kept, whatever the shell says: each of hundreds of processes would compile our code again.
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 chaos: $(READY)
 	@$(BIN)/python -m tests.processes.chaos --seconds $(SECONDS) $(ARGS)
