@@ -34,12 +34,12 @@ def namespace(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def client(store: Cluster, namespace: str) -> Iterator[Client]:
-    with Client(store.endpoints, namespace=namespace) as client:
+    with Client(store.endpoints, namespace=namespace, timeout=30) as client:
         yield client
 
 
 @pytest.fixture
 def other(store: Cluster, namespace: str) -> Iterator[Client]:
     """A second client of the same namespace, as another host would have."""
-    with Client(store.endpoints, namespace=namespace) as client:
+    with Client(store.endpoints, namespace=namespace, timeout=30) as client:
         yield client

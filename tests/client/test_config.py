@@ -110,14 +110,14 @@ def test_a_callback_may_write(client: Client) -> None:
 def test_the_last_known_values_stay_while_the_store_is_away_and_follow_when_it_is_back(
     own_store: Cluster,
 ) -> None:
-    with Client(own_store.endpoints) as client:
+    with Client(own_store.endpoints, timeout=30) as client:
         config = Config("app", client)
         config["a"] = 1
         own_store.crash()
         assert config["a"] == 1
         own_store.nodes[0].start()
         own_store.wait_healthy()
-        with Client(own_store.endpoints) as other:
+        with Client(own_store.endpoints, timeout=30) as other:
             other.put(config.key("a"), "2")
         eventually(lambda: config["a"] == 2)
         config.close()

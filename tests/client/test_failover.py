@@ -47,7 +47,7 @@ def test_a_dead_endpoint_is_passed_over_by_reads_and_writes(store: Cluster) -> N
     ):
         client.put(client.key("k"), "1")
         assert client.get(client.key("k")) is not None
-        assert watch.seconds < 3  # one attempt may take ten
+        assert watch.seconds < 8  # one attempt may take ten
 
 
 def test_the_endpoint_that_answered_is_asked_first_from_then_on(store: Cluster) -> None:
@@ -84,7 +84,7 @@ def test_a_write_to_a_node_that_fell_silent_is_not_sent_to_another(store: Cluste
     with (
         proxied(store.endpoints[0]) as silent,
         proxied(store.endpoints[0]) as second,
-        Client([silent.url, second.url]) as client,
+        Client([silent.url, second.url], timeout=30) as client,
     ):
         client.put("k", "before")  # to dial takes time, too, and another node may be dialled
         silent.freeze()
@@ -95,7 +95,7 @@ def test_a_write_to_a_node_that_fell_silent_is_not_sent_to_another(store: Cluste
 
 
 def test_a_connection_the_store_closed_while_idle_is_not_used(store: Cluster) -> None:
-    with proxied(store.endpoints[0]) as wire, Client([wire.url]) as client:
+    with proxied(store.endpoints[0]) as wire, Client([wire.url], timeout=30) as client:
         client.put("k", "1")
         wire.cut()
         connection = client.endpoints.nodes[0]._idle[0]

@@ -176,7 +176,9 @@ def test_a_watch_whose_right_is_lost_ends(guarded: Guarded, namespace: str, kind
     guarded.change("user/add", {"name": "lost", "password": PASSWORD})
     guarded.change("user/grant", {"user": "lost", "role": "app"})
     with (
-        Client(guarded.cluster.endpoints, namespace=namespace, username="lost", password=PASSWORD) as client,
+        Client(
+            guarded.cluster.endpoints, namespace=namespace, timeout=30, username="lost", password=PASSWORD
+        ) as client,
         client.watch(client.key("w")) as watch,
     ):
         client.put(client.key("w"), "v")
@@ -223,7 +225,7 @@ def test_a_password_that_changes_in_its_file_needs_no_restart(
 
 
 def test_a_store_without_authentication_takes_anybody(client: Client, store: Cluster, namespace: str) -> None:
-    with Client(store.endpoints, namespace=namespace, username="app", password=PASSWORD) as mine:
+    with Client(store.endpoints, namespace=namespace, username="app", password=PASSWORD, timeout=30) as mine:
         mine.put(mine.key("k"), "v")
         forgotten(mine)
         last = mine.put(mine.key("k"), "v").revision

@@ -56,7 +56,7 @@ def test_silence_makes_it_suspect_and_then_lost_before_the_store_lets_go(store: 
     with (
         proxied(store.endpoints[0]) as wire,
         Client([wire.url]) as far,
-        Client(store.endpoints) as near,
+        Client(store.endpoints, timeout=30) as near,
         near.watch("suspect", prefix=False) as watch,
     ):
         seen: list[State] = []

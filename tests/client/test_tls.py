@@ -61,13 +61,13 @@ def store(kind: Kind, tls: Tls, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture
 def client(store: Cluster, namespace: str, tls: Tls) -> Iterator[Client]:
-    with Client(store.endpoints, namespace=namespace, **tls.settings) as client:
+    with Client(store.endpoints, namespace=namespace, **tls.settings, timeout=30) as client:
         yield client
 
 
 @pytest.fixture
 def other(store: Cluster, namespace: str, tls: Tls) -> Iterator[Client]:
-    with Client(store.endpoints, namespace=namespace, **tls.settings) as client:
+    with Client(store.endpoints, namespace=namespace, **tls.settings, timeout=30) as client:
         yield client
 
 

@@ -77,7 +77,7 @@ def test_a_refusal_of_the_second_sending_does_not_speak_for_the_first(far: Clien
             real_client.revoke(lease)
             raise
 
-    with Client([wire.url]) as real_client:
+    with Client([wire.url], timeout=30) as real_client:
         far._call = revoking  # type: ignore[method-assign]
         wire.lose(1)
         with pytest.raises(OutcomeUnknown, match="requested lease not found"):

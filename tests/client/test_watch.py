@@ -75,7 +75,7 @@ def test_closing_from_another_thread_ends_it_at_once(client: Client, monkeypatch
 
 def test_after_a_cut_it_goes_on_without_a_gap_or_a_repetition(store: Cluster, client: Client) -> None:
     key = client.key("k")
-    with proxied(store.endpoints[0]) as wire, Client([wire.url]) as far, far.watch(key) as watch:
+    with proxied(store.endpoints[0]) as wire, Client([wire.url], timeout=30) as far, far.watch(key) as watch:
         seen: list[bytes] = []
         for number in range(20):
             client.put(key, str(number))
@@ -90,7 +90,7 @@ def test_after_a_cut_it_goes_on_without_a_gap_or_a_repetition(store: Cluster, cl
 
 
 def test_it_goes_on_after_a_restart_of_the_store(own_store: Cluster) -> None:
-    with Client(own_store.endpoints) as client, client.watch("k") as watch:
+    with Client(own_store.endpoints, timeout=30) as client, client.watch("k") as watch:
         client.put("k", "1")
         assert watch.poll(30) is not None
         client.put("k", "2")  # not read before the node dies

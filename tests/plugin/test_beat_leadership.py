@@ -181,7 +181,7 @@ def test_the_socket_timeout_that_beat_sets_for_all_is_not_ours(bench: Bench) -> 
     try:
         with (
             candidate(bench) as leadership,
-            Client([bench.store.url], namespace=bench.namespace) as client,
+            Client([bench.store.url], namespace=bench.namespace, timeout=30) as client,
             client.watch("quiet") as watch,
         ):
             fence = wait_for_lead(leadership)

@@ -83,7 +83,7 @@ def test_a_pause_holds_at_once_outlives_the_beat_and_leaves_no_backlog(stage: Be
     actor = Actor(by="ann", via="test", reason="mail moves")
     beat = stage.start()
     stage.wait_for_messages(1)
-    with Client([stage.bench.store.url], namespace=stage.bench.namespace) as client:
+    with Client([stage.bench.store.url], namespace=stage.bench.namespace, timeout=30) as client:
         schedules.pause(client, "work", actor=actor)
         open_then = set(stage.opened())
         until(lambda: ended(stage) & {Verdict.SKIPPED}, "one is skipped")

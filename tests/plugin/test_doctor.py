@@ -57,7 +57,7 @@ def task(app: Celery, name: str, **options: Any) -> None:
 
 def find(app: Celery, bench: Bench) -> Found:
     found: Found = {}
-    with Client([bench.store.url], namespace=bench.namespace) as client:
+    with Client([bench.store.url], namespace=bench.namespace, timeout=30) as client:
         for finding in of_app(app, client):
             assert finding.fix or finding.status == "pass", finding
             found.setdefault(finding.check, []).append(finding)
@@ -152,7 +152,7 @@ def clock_finding(client: Client, expected: str) -> Finding | None:
 def test_a_clock_that_is_off(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     for ahead, expected in ((60.0, "fail"), (4.0, "warn"), (0.0, "pass")):
         clock = time.time
-        with monkeypatch.context() as patched, Client([bench.store.url]) as client:
+        with monkeypatch.context() as patched, Client([bench.store.url], timeout=30) as client:
             patched.setattr("jobguard.client.time.time", lambda ahead=ahead, clock=clock: clock() + ahead)
             found = until(partial(clock_finding, client, expected), f"{ahead} s off: {expected}")
     assert diagnosis([found]).worst == "pass"
@@ -287,7 +287,7 @@ def test_a_schedule_made_at_run_time_where_the_clocks_change(bench: Bench, app: 
     actor = schedules.Actor(by="ann", via="test", reason="to see it found")
     at_half_past_two = schedules.Definition(task="digest", cron="30 2 * * *", zone="Europe/Berlin")
     said_so = msgspec.structs.replace(at_half_past_two, dst="once")
-    with Client([bench.store.url], namespace=bench.namespace) as client:
+    with Client([bench.store.url], namespace=bench.namespace, timeout=30) as client:
         assert "dst" not in {each.check for each in of_store(client)}, "there is none to look at"
         schedules.add(client, "made", at_half_past_two, actor=actor)
         schedules.add(client, "meant", said_so, actor=actor)
@@ -325,7 +325,7 @@ def test_a_job_whose_task_no_worker_knows(bench: Bench, app: Celery, monkeypatch
     bench.worker()
     made = schedules.Definition(task="nightyl", every_seconds=60)
     actor = schedules.Actor(by="ann", via="test", reason="to see it found")
-    with Client([bench.store.url], namespace=bench.namespace) as client:
+    with Client([bench.store.url], namespace=bench.namespace, timeout=30) as client:
         schedules.add(client, "nightly", made, actor=actor)
     app.conf.beat_schedule = {"digest": {"task": "digets", "schedule": 60.0}}
 

@@ -135,7 +135,7 @@ def test_the_readmes_python_runs(bench: Bench, tmp_path: Path) -> None:
     with engine.begin() as tx:
         assert tx.execute(text("select count(*) from sent")).scalar() == 2
     engine.dispose()
-    with Client([bench.store.url]) as client:
+    with Client([bench.store.url], timeout=30) as client:
         assert client.get(Keys("default").key("config", "digest", "sender")) is not None
     scope["election"].resign()
     scope["client"].close()

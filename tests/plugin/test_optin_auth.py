@@ -49,6 +49,7 @@ def fleet(secured: Node, tmp_path: Path, redis_url: str) -> Iterator[Fleet]:
             fleet.client = bench.client = Client(
                 [secured.url],
                 namespace=bench.namespace,
+                timeout=30,
                 username="app",
                 password_file=password,
                 **tls.settings,

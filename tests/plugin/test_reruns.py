@@ -38,7 +38,7 @@ def lead(stage: Beats) -> None:
 def away_s(stage: Beats, strike: Callable[[Active], None]) -> float:
     """Seconds from the stroke against what runs attempt 1 until attempt 2 runs."""
     bench = stage.bench
-    with Client([bench.store.url], namespace=bench.namespace) as client:
+    with Client([bench.store.url], namespace=bench.namespace, timeout=30) as client:
         occurrence: Occurrence = schedules.trigger(client, "work", actor=ANN)
     active = until(lambda: bench.active(occurrence), "attempt 1 runs")
     with Stopwatch() as watch:

@@ -23,7 +23,7 @@ def stage(bench: Bench) -> Iterator[Beats]:
 
 @pytest.fixture
 def hands(bench: Bench) -> Iterator[Client]:
-    with Client([bench.store.url], namespace=bench.namespace) as client:
+    with Client([bench.store.url], namespace=bench.namespace, timeout=30) as client:
         yield client
 
 

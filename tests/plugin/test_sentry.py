@@ -41,7 +41,7 @@ def test_each_run_is_checked_in_when_it_is_sent_and_when_it_has_ended(stage: Bea
     stage.bench.worker(app=APP, **environment)
     beat = stage.start(APP, **environment)
     until(lambda: beat.leads, "it leads")
-    with Client([stage.bench.store.url], namespace=stage.bench.namespace) as client:
+    with Client([stage.bench.store.url], namespace=stage.bench.namespace, timeout=30) as client:
         schedules.add(client, "made", Definition(task="beats.fail", cron="30 2 1 1 *"), actor=ANN)
         for _ in range(2):
             for job in ("work", "made"):

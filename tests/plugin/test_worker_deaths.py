@@ -78,14 +78,14 @@ def test_a_child_that_is_told_to_end_leaves_its_last_word_to_who_buries_it(bench
 
 @WORLDS
 def test_a_killed_child_frees_its_claim_at_once(bench: Bench) -> None:
-    worker = bench.worker()
+    worker = bench.worker(**ENDLESS)
     occurrence = bench.plan("killed", "run_once")
     sent = bench.send(occurrence, "run_once", 1, str(bench.gate("never")))
     start = bench.started(occurrence)
     with Stopwatch() as watch:
         os.kill(start["pid"], signal.SIGKILL)
         attempt = freed(bench, occurrence)
-        assert watch.seconds < 1.5
+        assert watch.seconds < 3  # not when its parent compares what it holds, a third of a TTL later
     assert attempt.outcome == "lost"
     assert "signal 9" in attempt.error
     until(lambda: bench.state(sent) == "FAILURE", "who waits for this attempt is told")

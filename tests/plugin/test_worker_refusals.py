@@ -22,7 +22,7 @@ both_stores = pytest.mark.parametrize("store", KINDS, indirect=True, scope="sess
 
 def told_no(bench: Bench, times: int, what: str) -> list[Refusal]:
     """What the store tells once there are so many."""
-    with Client([bench.store.url], namespace=bench.namespace) as client:
+    with Client([bench.store.url], namespace=bench.namespace, timeout=30) as client:
 
         def ask() -> list[Refusal] | None:
             found = observe.refusals(client).items
@@ -116,7 +116,7 @@ def test_files_are_bounded_whole_and_taken_once(directory: WorkerDirectory) -> N
 
 def test_a_ring_never_outgrows_its_slots(directory: WorkerDirectory, store: Node) -> None:
     keys = Keys("a ring of refusals")
-    with Client([store.url], namespace=keys.namespace) as client:
+    with Client([store.url], namespace=keys.namespace, timeout=30) as client:
         ring, lease = Ring(Store(client, keys), directory, "w1@test"), client.grant(600).id
         for number in range(3 * 9):
             directory.leave_refusal(f"nonce{number}", record(str(number)))

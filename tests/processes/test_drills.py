@@ -80,7 +80,7 @@ def told_compacted(node: Node, start: int) -> bool:
 
 def test_a_new_cluster_begins_with_a_backup(cluster: Cluster, tmp_path: Path) -> None:
     backup = tmp_path / "backup"
-    with Client(cluster.endpoints) as client:
+    with Client(cluster.endpoints, timeout=30) as client:
         with client.lock("digest", ttl=60) as lock:
             held = lock.fencing_token
         client.put("kept", "1")
@@ -105,7 +105,7 @@ def test_a_new_cluster_begins_with_a_backup(cluster: Cluster, tmp_path: Path) ->
         node.start()
     cluster.wait_healthy()
 
-    with Client(cluster.endpoints) as client:
+    with Client(cluster.endpoints, timeout=30) as client:
         assert client.get("kept").value == b"1"
         assert client.cluster_id() != old_cluster
         with client.lock("digest", ttl=60) as lock:

@@ -19,7 +19,7 @@ import pytest
 from jobguard.client import Client
 from tests.certificates import Authority, Tls
 from tests.ports import free_ports
-from tests.stopwatch import Stopwatch
+from tests.stopwatch import Stopwatch, best_of
 from tests.stores import Cluster, Node, eventually, leader_of, running
 
 
@@ -69,8 +69,8 @@ class Load:
 @contextmanager
 def load(cluster: Cluster, tls: Tls) -> Iterator[list[Load]]:
     """One client that keeps its connection, and one at each node that dials for each request."""
-    clients = [Client(cluster.endpoints, **tls.settings)]
-    clients += [Client(url, **tls.settings) for url in cluster.endpoints]
+    clients = [Client(cluster.endpoints, **tls.settings, timeout=30)]
+    clients += [Client(url, **tls.settings, timeout=30) for url in cluster.endpoints]
     loads = [Load(client, dials=number > 0) for number, client in enumerate(clients)]
     try:
         yield loads
@@ -113,7 +113,7 @@ def test_everything_is_renewed_while_requests_flow_and_none_fails(
     vars(tls).pop("context", None)  # that of the tests' own requests is of before
     leader = leader_of(three.nodes)
     leader.kill()
-    with Client(three.endpoints, **tls.settings) as client:
+    with Client(three.endpoints, **tls.settings, timeout=30) as client:
         client.put("after", "it")
         leader.start()  # all of its connections begin under the new authority
         leader.wait_until_ready()
@@ -129,7 +129,7 @@ def test_what_breaks_off_in_the_middle_of_tls_costs_nobody_else(three: Cluster, 
     port = int(node.url.rpartition(":")[2])
     request = b'POST /v3/kv/range HTTP/1.1\r\nHost: h\r\nContent-Length: 13\r\n\r\n{"key":"aGVs"}'[:-1]
     draw = random.Random(26)
-    with Client(node.url, **tls.settings) as client:
+    with Client(node.url, **tls.settings, timeout=30) as client:
         client.put("hel", "x" * 100_000)
         for _ in range(60):
             plain = socket.create_connection(("127.0.0.1", port), timeout=30)
@@ -173,13 +173,21 @@ def test_a_node_with_idle_clients_stops_at_once(tls: Tls, tmp_path: Path) -> Non
         (node,) = cluster.nodes
         context: ssl.SSLContext = tls.context
         port = int(node.url.rpartition(":")[2])
-        plain = socket.create_connection(("127.0.0.1", port), timeout=30)
-        with context.wrap_socket(plain, server_hostname="127.0.0.1") as idle:
-            idle.sendall(b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n")
-            assert idle.recv(100)
-            with Stopwatch() as watch:
-                node.kill(15)
-                assert watch.seconds < 1.9, "what is left then is told off, which takes two seconds"
+
+        def stopped_s() -> float:
+            if node.process is None:
+                node.start()
+                node.wait_until_ready()
+            plain = socket.create_connection(("127.0.0.1", port), timeout=30)
+            with context.wrap_socket(plain, server_hostname="127.0.0.1") as idle:
+                idle.sendall(b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n")
+                assert idle.recv(100)
+                with Stopwatch() as watch:
+                    node.kill(15)
+                    return watch.seconds
+
+        # What is left then is told off, which takes two seconds each time. A slow disk does now and then.
+        best_of(3, stopped_s, under=1.9)
         assert "timeout graceful shutdown exceeded" not in node.tail()
 
 

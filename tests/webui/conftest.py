@@ -29,7 +29,7 @@ def store(kind: Kind, stores: Callable[[Kind], Cluster]) -> Cluster:
 
 @pytest.fixture
 def client(store: Cluster, request: pytest.FixtureRequest) -> Iterator[Client]:
-    with Client(store.endpoints, namespace=request.node.nodeid) as client:
+    with Client(store.endpoints, namespace=request.node.nodeid, timeout=30) as client:
         yield client
 
 

@@ -120,7 +120,7 @@ def test_of_two_operators_one_releases_and_the_other_is_told(client: Client, app
 
 def test_a_lost_answer_neither_fails_nor_releases_twice(client: Client, store: Cluster) -> None:
     with queue(client, "nightly", contenders=2), proxied(store.endpoints[0]) as proxy:
-        behind = Client([proxy.url], namespace=client.namespace)
+        behind = Client([proxy.url], namespace=client.namespace, timeout=30)
         lock = only_lock(client)
         lost = LoseWrites(behind, proxy)
         actor = operate.Actor(by="ada", via="test", reason="stuck")
